@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgs.config import Config, differing_keys, find_configs, load_config, save_config
+from mgs.runtime import UserError
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def write(folder, text, name="run.yaml"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_the_papers(tmp_path):
+    config = load_config(write(tmp_path, "{}"))
+    train, model = config.train, config.model
+    assert (train.lr, train.final_lr, train.weight_decay, train.batch_size) == (5e-6, 5e-7, 5e-4, 12)
+    assert (train.clip_gradient, config.seed, model.clip) == (1.0, 42, "ViT-B/16")
+    assert (model.frozen_blocks, model.freeze_stem, model.temperature) == (0.5, False, 1.0)
+    assert (config.views.antialias, config.views.layout) == (False, "grid")
+    epochs = {
+        name: load_config(REPOSITORY / f"configs/{name}.yaml").train.epochs
+        for name in ("agiqa1k", "agiqa3k", "aigciqa2023")
+    }
+    assert epochs == {"agiqa1k": 20, "agiqa3k": 15, "aigciqa2023": 15}
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_its_base(tmp_path):
+    write(tmp_path, "seed: 1\ntrain: {lr: 1e-3, epochs: 3}", "base.yaml")
+    path = write(tmp_path, "base: base.yaml\ntrain: {epochs: 4}")
+    config = load_config(path, ["folds=[1,2]", "train.weight_decay=0"])
+    assert (config.seed, config.train.lr, config.train.epochs) == (1, 1e-3, 4)
+    assert (config.folds, config.train.weight_decay, config.name) == ([1, 2], 0, "run")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads_and_opens_with_its_launch_line(path):
+    config = load_config(path)
+    launch = path.read_text(encoding="utf-8").splitlines()[0]
+    assert launch.startswith(f"# python train.py {path.relative_to(REPOSITORY).as_posix()}")
+    assert config.name == path.stem
+
+
+def test_every_ablation_changes_one_thing_in_the_model_or_the_views():
+    base = load_config(REPOSITORY / "configs/aigciqa2023.yaml")
+    for path in (REPOSITORY / "configs/ablations").glob("*.yaml"):
+        changed = differing_keys(base, load_config(path), ignored=("name", "train.head_lr"))
+        assert len(changed) == (path.stem != "frozen-0.5"), (path, changed)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "parts"),
+    [
+        ("train: {lrr: 1}", [], ["run.yaml", "train.lrr", "unknown key", "lr, final_lr"]),
+        ("colour: 1", [], ["run.yaml", "colour", "unknown key", "seed"]),
+        ("train: {epochs: many}", [], ["run.yaml", "train.epochs", "many"]),
+        ("train: {epochs: 0}", [], ["run.yaml", "train.epochs=0", "1 or more"]),
+        ("views: {layout: spiral}", [], ["run.yaml", "views.layout", "spiral", "grid"]),
+        ("", ["train.lr=-1"], ["command line", "train.lr=-1", "above 0"]),
+        ("", ["train.lr=.nan"], ["command line", "train.lr", "above 0"]),
+        ("", ["model.temperature=hot"], ["command line", "model.temperature=hot", "learned"]),
+        ("", ["model.temperature=0"], ["command line", "model.temperature=0", "above 0"]),
+        ("", ["model.frozen_blocks=1.5"], ["command line", "model.frozen_blocks=1.5", "0 to 1"]),
+        ("", ["data.mos_range=[5,1]"], ["command line", "data.mos_range", "[lowest, highest]"]),
+        ("", ["data.mos_range=[]"], ["command line", "data.mos_range", "[lowest, highest]"]),
+        ("", ["folds=[0]"], ["command line", "folds", "begin at 1"]),
+        ("", ["folds=[1,1]"], ["command line", "folds", "once"]),
+        ("", ["name=../elsewhere"], ["command line", "name", "without .."]),
+        ("", ["train.epochs"], ["command line", "train.epochs", "key=value"]),
+        ("", ["train.nothing=1"], ["command line", "train.nothing", "unknown key"]),
+        ("", ["train=3"], ["command line", "train"]),
+        ("", ["folds=[1"], ["command line"]),
+        ("seed: [", [], ["run.yaml", "YAML"]),
+        ("- a list", [], ["run.yaml", "mapping"]),
+        ("base: missing.yaml", [], ["missing.yaml", "no such config"]),
+        ("data: {root: '${nothing}'}", [], ["run.yaml", "data.root"]),
+    ],
+)
+def test_a_wrong_config_is_one_line_naming_place_key_and_remedy(tmp_path, text, words, parts):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, text), words)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_config_file_says_where_configs_are(tmp_path):
+    with pytest.raises(UserError, match=r"none\.yaml: no such config file; see configs/"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_a_saved_config_reads_back_equal(tmp_path):
+    config = load_config(write(tmp_path, "train: {lr: 3e-5}\nmodel: {temperature: learned}\nfolds: [2]"))
+    save_config(config, tmp_path / "saved" / "config.yaml")
+    again = load_config(tmp_path / "saved" / "config.yaml")
+    assert again == config
+    assert differing_keys(again, config) == []
+
+
+@given(
+    st.floats(1e-9, 1), st.integers(1, 999), st.sampled_from(["learned", "clip", 2.5]), st.text("abc-_é 1", min_size=1)
+)
+def test_any_possible_config_survives_saving(tmp_path_factory, lr, epochs, temperature, name):
+    config = Config(name=name)
+    config.train.lr, config.train.final_lr, config.train.epochs = lr, lr / 2, epochs
+    config.model.temperature = temperature
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    save_config(config, path)
+    assert load_config(path) == config
+
+
+def test_without_a_config_every_dataset_found_is_trained_and_else_the_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert find_configs(["seed=3"]) == ([Path("configs/demo.yaml")], ["seed=3"])
+    assert "data/README.md" in capsys.readouterr().out
+    for name in ("AIGCIQA2023", "AGIQA-1K", "AGIQA-3K"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "table.csv").touch()
+    paths, _ = find_configs([])
+    assert [path.stem for path in paths] == ["agiqa1k", "agiqa3k", "aigciqa2023"]
+    assert capsys.readouterr().out == ""
+    assert find_configs(["a.yaml", "name=b.yaml"]) == ([Path("a.yaml")], ["name=b.yaml"])
