@@ -1,0 +1,239 @@
+"""What each dataset is, as rows of one table, and how a table of images, prompts and MOS becomes checked samples."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mgs.config import DIMENSIONS, MOS_MAX, DataConfig
+from mgs.data.tables import README, Row, find_file, read_rows
+from mgs.runtime import UserError
+
+PROMPT_STYLES = ("keywords", "hybrid", "sentence")
+FULL_SCALE = [0.0, MOS_MAX]
+NEED_A_PROMPT = ("correspondence", "overall")
+FIRST_NAMED = 3  # missing images that an error names; the others are counted
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its prompt and its MOS."""
+
+    name: str  # as the table gives it, with forward slashes; what predictions.csv shows
+    image: Path
+    prompt: str  # as given: "None" is text, and wrapping quotes stay
+    prompt_style: str  # keywords, hybrid or sentence
+    targets: dict[str, float]  # dimension -> MOS on 0-5, of the dimensions that the dataset has
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what."""
+
+    image: tuple[str, ...]  # joined with "/"
+    prompt: str
+    targets: dict[str, str] = field(default_factory=dict)  # dimension -> column
+
+    def all(self) -> list[str]:
+        """Every column that must be there."""
+        return [*self.image, self.prompt, *self.targets.values()]
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """One dataset's row of the table."""
+
+    dimensions: tuple[str, ...]  # empty: those that the table at hand has
+    prompt_style: str
+    root: str = ""  # the default folder
+    published: Columns | None = None  # in the split CSVs of the dataset's literature
+    images: int | None = None  # rows of the official table
+    image_folders: tuple[str, ...] = ("",)  # under the root, where images may lie
+    numbered_folders: tuple[str, ...] = ()  # the same, named <position in the official table, from 0>.png
+    official_table: str = ""  # pattern of the downloaded table's name, in lower case
+    link: str = ""
+    make_folds: str = "python -m mgs prepare {dataset} --protocol {protocol}"  # the command that does
+    own: bool = False  # the user's: a table anywhere, on any scale
+
+
+DATASETS = {
+    "AGIQA-1K": DatasetFacts(
+        dimensions=("overall",),
+        prompt_style="keywords",
+        root="data/AGIQA-1K",
+        published=Columns(("Image",), "Prompt", {"overall": "MOS"}),
+        images=1080,
+        image_folders=("", "file", "images"),
+        official_table="*mos_zscore.xlsx",
+        link="https://github.com/lcysyzxdxc/AGIQA-1k-Database",
+    ),
+    "AGIQA-3K": DatasetFacts(
+        dimensions=("quality", "correspondence"),
+        prompt_style="hybrid",
+        root="data/AGIQA-3K",
+        published=Columns(("name",), "prompt", {"quality": "mos_quality", "correspondence": "mos_align"}),
+        images=2982,
+        image_folders=("", "images"),
+        official_table="data.csv",
+        link="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
+    ),
+    "AIGCIQA2023": DatasetFacts(
+        dimensions=("quality", "authenticity", "correspondence"),
+        prompt_style="sentence",
+        root="data/AIGCIQA2023",
+        published=Columns(
+            ("model", "image_name"),
+            "prompt",
+            {"quality": "mosz1", "authenticity": "mosz2", "correspondence": "mosz3"},
+        ),
+        images=2400,
+        image_folders=("", "Image", "images"),
+        numbered_folders=("Image/allimg", "images/allimg", "allimg"),
+        official_table="*pic-index.xlsx",
+        link="https://github.com/wangjiarui153/AIGCIQA2023",
+    ),
+    "demo": DatasetFacts(
+        ("quality", "authenticity", "correspondence"),
+        "sentence",
+        root="data/demo",
+        make_folds="python -m mgs demo-data",
+    ),
+    "custom": DatasetFacts((), "sentence", own=True),
+}
+
+
+def facts_of(dataset: str) -> DatasetFacts:
+    """The dataset's row; a name that is not there is a `UserError`."""
+    if dataset not in DATASETS:
+        raise UserError(f"data.dataset={dataset}: no such dataset; known are {', '.join(DATASETS)}")
+    return DATASETS[dataset]
+
+
+def read_table(path: Path, data: DataConfig) -> list[Sample]:
+    """Read a CSV (UTF-8) or an .xlsx sheet into samples, in the table's order.
+
+    The header decides between the dataset's published columns and the project's own: `image,prompt`, any of quality,
+    authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored. `data.prompt_style`
+    goes before the column, the column before the dataset's own style. `data.mos_range` is mapped onto 0-5. Raises
+    `UserError` with file, row and remedy for whatever is missing, malformed or outside the scale.
+    """
+    return to_samples(read_rows(path), path, data)
+
+
+def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample]:
+    """Check `rows`, header first, and find their images; `path` is the file that errors name."""
+    facts = facts_of(data.dataset)
+    if list(data.mos_range) != FULL_SCALE and not facts.own:
+        raise UserError(f"data.mos_range: {data.dataset} is on 0-5 already; leave it out, or set data.dataset=custom")
+    if not rows:
+        raise UserError(f"{path}: empty; it must hold a header and rows; {README}")
+    places = [f"{path}:{line}" for line, _ in rows]
+    header = [name.strip() for name in rows[0][1]]
+    columns = choose_columns(header, facts, places[0])
+    if len(rows) == 1:
+        raise UserError(f"{places[0]}: no rows below the header; {README}")
+    records = [to_record(header, cells, where) for where, (_, cells) in zip(places, rows, strict=True)][1:]
+    places = places[1:]
+    names = [read_name(record, columns.image, where) for where, record in zip(places, records, strict=True)]
+    root = Path(data.root or facts.root or path.parent)
+    found = find_images(names, root, facts)
+    if missing := [i for i, image in enumerate(found) if image is None]:
+        named = ", ".join(names[i] for i in missing[:FIRST_NAMED])
+        more = f" (and {len(missing) - FIRST_NAMED} more)" if len(missing) > FIRST_NAMED else ""
+        remedy = f"set data.root to where paths begin; {README}" if facts.own else README
+        raise UserError(f"{places[missing[0]]}: no image {named}{more} under {root}; {remedy}")
+    images = [image for image in found if image]  # all of them
+    samples = []
+    for where, record, name, image in zip(places, records, names, images, strict=True):
+        targets = {d: read_mos(record[c], data.mos_range, f"{where}: {c}") for d, c in columns.targets.items()}
+        prompt = record[columns.prompt]
+        if not prompt.strip() and (judged := [d for d in NEED_A_PROMPT if d in targets]):
+            raise UserError(f"{where}: {judged[0]} is judged against the prompt, which is blank; fill it in")
+        style = data.prompt_style or read_style(record, where) or facts.prompt_style
+        samples.append(Sample(name, image, prompt, style, targets))
+    return samples
+
+
+def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Columns:
+    """The published or the project's own columns, whichever the header fits better; `UserError` if one is missing."""
+    wanted = facts.dimensions or tuple(d for d in DIMENSIONS if d in header)
+    columns = Columns(("image",), "prompt", {dimension: dimension for dimension in wanted})
+    if facts.published and len(set(facts.published.all()) & set(header)) > len(set(columns.all()) & set(header)):
+        columns = facts.published
+    found = f"found {', '.join(header)}" + ("; separate columns with commas" if len(header) == 1 else "")
+    for column in columns.all():
+        if header.count(column) != 1:
+            problem = "more than one column" if column in header else "no column"
+            raise UserError(f"{where}: {problem} {column!r}; {found}; {README}")
+    if not columns.targets:
+        raise UserError(f"{where}: no column with MOS, such as {', '.join(map(repr, DIMENSIONS))}; {found}; {README}")
+    return columns
+
+
+def to_record(header: list[str], cells: list[str], where: str) -> dict[str, str]:
+    """Column -> cell."""
+    if len(cells) != len(header):
+        problem = f"{len(cells)} fields where the header has {len(header)}"
+        raise UserError(f"{where}: {problem}; put text that holds commas in quotation marks")
+    return dict(zip(header, cells, strict=True))
+
+
+def read_name(record: dict[str, str], columns: tuple[str, ...], where: str) -> str:
+    """The image's path as the table gives it, with forward slashes."""
+    parts = [record[column].strip().replace("\\", "/") for column in columns]
+    if not all(parts):
+        raise UserError(f"{where}: blank {columns[parts.index('')]}; name the image, or delete the row")
+    return "/".join(parts)
+
+
+def read_style(record: dict[str, str], where: str) -> str:
+    """The row's own prompt style, "" where it has none."""
+    style = record.get("prompt_style", "").strip()
+    if style and style not in PROMPT_STYLES:
+        raise UserError(f"{where}: prompt_style is {style!r}; write {', '.join(PROMPT_STYLES)} or nothing")
+    return style
+
+
+def read_mos(text: str, scale: Sequence[float], where: str) -> float:
+    """A cell as MOS on 0-5, mapped linearly from `scale`."""
+    lowest, highest = scale
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where} is {text!r}; write a number from {lowest:g} to {highest:g}, or delete the row")
+    if not lowest <= value <= highest:
+        remedy = "correct it, or read the table as data.dataset=custom with data.mos_range=[lowest,highest]"
+        raise UserError(f"{where} is {text}, outside {lowest:g} to {highest:g}; {remedy}")
+    if [lowest, highest] == FULL_SCALE:
+        return value  # dividing by 5 and multiplying again could change the last digit
+    return (value - lowest) / (highest - lowest) * MOS_MAX
+
+
+def find_images(names: Sequence[str], root: Path, facts: DatasetFacts) -> list[Path | None]:
+    """Where each image lies, None where it does not; every folder is listed once, and no file touched."""
+    listings: dict[Path, set[str]] = {}
+
+    def exists(path: Path) -> bool:
+        if path.parent not in listings:
+            listings[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        return path.name in listings[path.parent]
+
+    folders = [root / folder for folder in facts.image_folders]
+    found = [next((folder / name for folder in folders if exists(folder / name)), None) for name in names]
+    numbered = [root / folder for folder in facts.numbered_folders if (root / folder).is_dir()]
+    if all(found) or not numbered:
+        return found
+    index = find_file(root, facts.official_table)
+    if index is None:
+        problem = "numbered images need the index that says which is which"
+        raise UserError(f"{numbered[0]}: {problem}; put {facts.official_table} into {root}; {README}")
+    positions = {"/".join(cells[:2]): position for position, (_, cells) in enumerate(read_rows(index))}
+    for i, name in enumerate(names):
+        paths = [folder / f"{positions[name]}.png" for folder in numbered if name in positions]
+        found[i] = found[i] or next((path for path in paths if exists(path)), None)
+    return found

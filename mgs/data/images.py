@@ -1,0 +1,119 @@
+"""Image files to uint8 RGB tensors, whatever their mode; a damaged file is an error, never a grey picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
+MAX_PIXELS = 178_956_970  # Pillow's own limit on what it opens, kept for what a sliver of a picture is enlarged to
+GREY16_MAX = 65535
+START_OF_SCAN = 0xDA  # the JPEG marker that coded pixels follow
+END_OF_IMAGE = b"\xff\xd9"
+
+
+class BadImage(Exception):
+    """A file that cannot be read as a whole picture; the message names the file and the reason."""
+
+
+def read_image(path: Path) -> Tensor:
+    """Decode a file to RGB, uint8, (3, H, W), with min(H, W) >= 512.
+
+    Transparency is composited on white, EXIF rotation applied, 16-bit grey scaled to 8 bits, and of an animation the
+    first frame taken. A shorter side below 512 is enlarged to 512, bilinear, aspect kept. Raises `BadImage`.
+    """
+    try:
+        data = path.read_bytes()
+        check_whole(data)
+        with Image.open(io.BytesIO(data)) as file:
+            file.load()
+            picture = to_rgb(upright(file))
+        return torch.from_numpy(np.array(enlarge(picture))).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    except FileNotFoundError:
+        raise BadImage(f"{path}: no such file") from None
+    except MemoryError:
+        raise  # says nothing about the file
+    except Exception as error:  # decoders raise what they like on damage: OSError, RuntimeError, SyntaxError, ...
+        reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        raise BadImage(f"{path}: not a whole image ({reason})") from error
+
+
+def check_whole(data: bytes) -> None:
+    """Raise `ValueError` for damage that decoding passes over: a tail of zeros, as broken downloads leave it.
+
+    PNG has checksums, which Pillow compares only when asked. JPEG has none, and libjpeg turns missing pixels into grey.
+    """
+    with Image.open(io.BytesIO(data)) as file:
+        kind = file.format
+        file.verify()
+    if kind in ("JPEG", "MPO") and data.find(END_OF_IMAGE, first_scan(data)) < 0:
+        raise ValueError("the end of the JPEG is missing")
+
+
+def first_scan(data: bytes) -> int:
+    """Where a JPEG's coded pixels begin; past the thumbnail, which has an end marker of its own."""
+    at = 2  # the start marker has no length
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != START_OF_SCAN:
+        padding = data[at + 1] == 0xFF
+        at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says; as stored where EXIF is unreadable, since that is no damage to the pixels."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # the parser has no common base class for its errors
+        return picture
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB; transparent parts show white. `ValueError` for pixels of unknown range."""
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no known range; save as 8 or 16 bits")
+    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
+        levels = np.asarray(picture).astype(np.int64)  # (H, W)
+        if levels.min() < 0 or levels.max() > GREY16_MAX:
+            raise ValueError("32-bit pixels have no known range; save as 8 or 16 bits")
+        levels[levels == picture.info.get("transparency", -1)] = GREY16_MAX
+        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def enlarge(picture: Image.Image) -> Image.Image:
+    """With the shorter side at least 512, aspect kept. `ValueError` for a sliver that would fill the memory."""
+    scale = MIN_SIDE / min(picture.size)
+    if scale <= 1:
+        return picture
+    width, height = (max(MIN_SIDE, round(side * scale)) for side in picture.size)
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{picture.width}x{picture.height} is too thin to enlarge")
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def find_bad_images(paths: Iterable[Path], *, workers: int = 8) -> dict[Path, str]:
+    """Decode every file once and return those that fail, each with its reason."""
+
+    def check(path: Path) -> tuple[Path, str | None]:
+        try:
+            read_image(path)
+        except BadImage as error:
+            return path, str(error)
+        return path, None
+
+    distinct = sorted(set(paths))
+    with ThreadPoolExecutor(workers) as pool:
+        results = tqdm(pool.map(check, distinct), total=len(distinct), desc="checking images", unit="image", delay=2)
+        return {path: reason for path, reason in results if reason}

@@ -1,0 +1,220 @@
+"""Folds on disk: finding and reading them, and writing those that `folding` makes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from mgs.config import Config, DataConfig
+from mgs.data.datasets import Sample, facts_of, read_table
+from mgs.data.folding import FOLDS, SUBSETS, make_folds
+from mgs.data.images import find_bad_images
+from mgs.data.tables import README, write_table
+from mgs.runtime import UserError, write_json
+
+PROTOCOLS: tuple[str, ...] = get_args(get_type_hints(DataConfig)["protocol"])
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of a dataset; `sha256` is over its content and the same on every machine, in any row order."""
+
+    number: int
+    protocol: str  # published, prompt-disjoint or random-image
+    train: list[Sample]
+    val: list[Sample]
+    test: list[Sample]
+    sha256: str
+
+
+def fold_numbers(config: Config | DataConfig, requested: Sequence[int]) -> list[int]:
+    """The requested folds, or all there are if none is requested; one that is not there is a `UserError`."""
+    data = config.data if isinstance(config, Config) else config
+    folder = None if makes_folds(data) else splits_folder(data)
+    there = list(range(1, FOLDS + 1)) if folder is None else sorted(fold_folders(folder))
+    for number in requested:
+        if number not in there:
+            raise UserError(
+                f"folds={number}: {folder or data.table} has folds {', '.join(map(str, there))}; choose of these"
+            )
+    return list(requested) or there
+
+
+def read_fold(data: DataConfig, number: int, *, seed: int) -> Fold:
+    """Read one fold from `data.splits`, or draw it from `data.table` with `seed` where that is given alone.
+
+    The protocol is what the folder's protocol.json says, else `data.protocol`; folds that are drawn are prompt-disjoint
+    unless random-image is asked for. Raises `UserError` for what `read_table` and `fold_numbers` do, an empty subset,
+    subsets with different dimensions, and a folder made from another dataset.
+    """
+    fold_numbers(data, [number])
+    if makes_folds(data):
+        protocol: str = "prompt-disjoint" if data.protocol == "published" else data.protocol
+        samples = read_table(Path(str(data.table)), data)
+        try:
+            rows = make_folds(samples, protocol, seed)[number - 1]
+        except UserError as error:
+            raise UserError(f"{data.table}: {error}") from None
+        subsets = {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
+        place = Path(str(data.table))
+    else:
+        folder = splits_folder(data)
+        protocol = read_protocol(folder, data)
+        place = fold_folders(folder)[number]
+        subsets = {subset: read_table(place / f"{subset}.csv", data) for subset in SUBSETS}
+    if empty := [subset for subset in SUBSETS if not subsets[subset]]:
+        raise UserError(f"{place}: fold {number} has an empty {empty[0]} set; make the folds again; {README}")
+    if len({tuple(sample.targets) for samples in subsets.values() for sample in samples}) > 1:
+        raise UserError(f"{place}: train, val and test differ in their MOS columns; give all three the same")
+    return Fold(number, protocol, **subsets, sha256=content_sha256(subsets))
+
+
+def read_folds(data: DataConfig, requested: Sequence[int], *, seed: int) -> tuple[list[Fold], list[str]]:
+    """The requested folds, or all, once every picture in them has been decoded; and the reasons of those left out.
+
+    Pictures that don't decode raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
+    """
+    folds = [read_fold(data, number, seed=seed) for number in fold_numbers(data, requested)]
+    bad = find_bad_images(sample.image for fold in folds for sample in [*fold.train, *fold.val, *fold.test])
+    if bad and data.on_bad_image == "error":
+        reasons = "; ".join(bad.values())
+        raise UserError(f"{len(bad)} bad images: {reasons}; mend them, or leave them out with data.on_bad_image=skip")
+    if bad:
+        folds = [leave_out(fold, set(bad)) for fold in folds]
+    return folds, list(bad.values())
+
+
+def leave_out(fold: Fold, bad: set[Path]) -> Fold:
+    """The fold without the samples whose pictures are `bad`; `UserError` if that empties a subset."""
+    subsets = {s: [sample for sample in getattr(fold, s) if sample.image not in bad] for s in SUBSETS}
+    if empty := [subset for subset in SUBSETS if not subsets[subset]]:
+        raise UserError(f"fold {fold.number}: no readable image in its {empty[0]} set; mend the files")
+    return Fold(fold.number, fold.protocol, **subsets, sha256=content_sha256(subsets))
+
+
+def makes_folds(data: DataConfig) -> bool:
+    """Whether the folds are drawn from the user's table; a table that could not be used is a `UserError`."""
+    own = facts_of(data.dataset).own
+    if data.table and not own:
+        raise UserError(f"data.table={data.table}: for data.dataset=custom; {data.dataset} is read from data.splits")
+    if own and not (data.table or data.splits or data.root):
+        raise UserError(
+            f"data.table: dataset {data.dataset} needs a CSV, or a folder of splits in data.splits; {README}"
+        )
+    return bool(data.table) and not data.splits
+
+
+def splits_folder(data: DataConfig) -> Path:
+    """Where the fold folders are; `UserError` naming what there is instead, if there are none."""
+    facts = facts_of(data.dataset)
+    root = Path(data.root or facts.root)
+    folder = Path(data.splits) if data.splits else root / "splits" / data.protocol
+    if fold_folders(folder):
+        return folder
+    others = [] if data.splits else [name for name in PROTOCOLS if fold_folders(root / "splits" / name)]
+    if others:
+        remedy = f"there is {' and '.join(others)}: set data.protocol={others[0]}"
+    elif facts.own:
+        remedy = "set data.table to one CSV, or put the folds there as <fold>/train.csv, val.csv and test.csv"
+    elif data.splits or data.protocol == "published":
+        remedy = "put the folds there as <fold>/train.csv, val.csv and test.csv, or set data.protocol=prompt-disjoint"
+    else:
+        remedy = f"run: {facts.make_folds.format(dataset=data.dataset, protocol=data.protocol)}"
+    raise UserError(f"{folder}: no folds of {data.dataset} there; {remedy}; {README}")
+
+
+def fold_folders(folder: Path) -> dict[int, Path]:
+    """Fold number -> its folder; empty where there are none."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return {int(entry.name): entry for entry in entries if entry.name.isdecimal() and entry.is_dir()}
+
+
+def read_protocol(folder: Path, data: DataConfig) -> str:
+    """The protocol that the folder's protocol.json names, `data.protocol` where there is no such file."""
+    path = folder / "protocol.json"
+    if not path.exists():
+        return data.protocol
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        dataset, protocol = str(facts.get("dataset", data.dataset)), str(facts["protocol"])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not a readable record of a protocol ({error!r}); make the folds again") from None
+    if protocol not in PROTOCOLS:
+        raise UserError(f"{path}: protocol is {protocol!r}; write one of {', '.join(PROTOCOLS)}")
+    if dataset != data.dataset and not facts_of(data.dataset).own:
+        raise UserError(
+            f"{path}: these are folds of {dataset}, not of {data.dataset}; correct data.splits or data.dataset"
+        )
+    return protocol
+
+
+def content_sha256(subsets: Mapping[str, Sequence[Sample]]) -> str:
+    """SHA-256 over subset, name, prompt and MOS of every sample, in hex; the order of samples does not count."""
+    rows = [
+        json.dumps([subset, sample.name, sample.prompt, sorted(sample.targets.items())])
+        for subset, samples in subsets.items()
+        for sample in samples
+    ]
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def write_folds(folder: Path, samples: Sequence[Sample], *, dataset: str, protocol: str, seed: int) -> Path:
+    """Make ten folds and write `<folder>/<fold>/{train,val,test}.csv` and protocol.json, all of it or nothing.
+
+    A folder that already holds just that is left as it is; one that holds something else is replaced at the end.
+    """
+    folds = make_folds(samples, protocol, seed)
+    hashes = []
+    with whole_folder(folder) as unfinished:
+        for number, rows in enumerate(folds, 1):
+            subsets = {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
+            for subset, members in subsets.items():
+                write_samples(unfinished / str(number) / f"{subset}.csv", members)
+            hashes.append(content_sha256(subsets))
+        digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        record = {"dataset": dataset, "protocol": protocol, "seed": seed, "sha256": digest}
+        write_json(unfinished / "protocol.json", record)
+    return folder
+
+
+def write_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """Write samples in the project's own columns: image, prompt and the dimensions, MOS to the last digit."""
+    dimensions = list(samples[0].targets)
+    rows: list[list[str | float]] = [["image", "prompt", *dimensions]]
+    rows += [[sample.name, sample.prompt, *sample.targets.values()] for sample in samples]
+    write_table(path, rows)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder wholly or not at all: yields a hidden sibling, which takes the folder's place on success."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    unfinished, retired = scratch / "new", scratch / "old"
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if folder.exists() and contents(folder) == contents(unfinished):
+            return
+        if folder.exists():
+            folder.rename(retired)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if retired.exists():
+                retired.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Relative path -> bytes of every file below."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,80 @@
+"""Tables on disk as rows of text, each with its place in the file; what the columns mean is for `datasets` to say."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import openpyxl
+
+from mgs.runtime import UserError, whole_file
+
+BOM = b"\xef\xbb\xbf"  # Excel puts it before UTF-8
+README = "see data/README.md"  # the remedy that most errors about data end with
+
+Row = tuple[int, list[str]]  # where it stands in its file, counted from 1, and its cells
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a CSV or of an .xlsx file's first sheet, all cells as text; blank rows are left out."""
+    try:
+        rows = read_sheet(path) if path.suffix.lower() == ".xlsx" else read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {README}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the file") from None
+    return [(line, cells) for line, cells in rows if any(map(str.strip, cells))]
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Rows of a UTF-8 CSV; a row's number is that of its first line, quoted line breaks or not."""
+    data = path.read_bytes().removeprefix(BOM)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text; save the file as CSV UTF-8") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, line = [], 1
+    try:
+        for cells in reader:
+            rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}:{line}: {error}; check the row's quotation marks") from None
+    return rows
+
+
+def read_sheet(path: Path) -> list[Row]:
+    """Rows of an .xlsx file's first sheet, cut or padded to the first row's width where only blanks are affected."""
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = [["" if c is None else str(c) for c in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+        book.close()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, XML and openpyxl errors have no common base
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable .xlsx file ({reason}); download or save it again") from None
+    filled = [next((i for i in range(len(row), 0, -1) if row[i - 1].strip()), 0) for row in rows]
+    width = filled[0] if filled else 0
+    return [(n, [*row[:end], *[""] * (width - end)]) for n, (row, end) in enumerate(zip(rows, filled, strict=True), 1)]
+
+
+def write_table(path: Path, rows: Iterable[Sequence[str | float]]) -> None:
+    """Write rows, header first, as a UTF-8 CSV that `read_rows` reads back to the letter and the last digit."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        # all text is quoted: with "\n" as line end, the writer would leave a "\r" in a prompt bare
+        csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+
+
+def find_file(root: Path, pattern: str) -> Path | None:
+    """The file under `root` whose name in lower case matches; the least deep, and at most two folders down."""
+    for level in ("*", "*/*", "*/*/*"):
+        for path in sorted(root.glob(level)):
+            if fnmatch(path.name.lower(), pattern) and not path.name.startswith((".", "~$")):  # ~$: Excel's lock
+                return path
+    return None
