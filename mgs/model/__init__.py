@@ -1,0 +1,1 @@
+"""CLIP, the joint sentences, the fragments, and the MGS scores built on them."""

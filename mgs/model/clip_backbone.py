@@ -1,0 +1,206 @@
+"""The one file that touches openai-clip: find, read and build a CLIP, and embed pictures and text with it."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mgs.runtime import UserError, file_sha256
+
+HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
+DEMO_CLIP = "demo_clip.safetensors"
+DOWNLOADS = Path("~/.cache/clip")  # where openai-clip keeps what it downloads
+SCRIPT_CONSTANTS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # stored in OpenAI's archives beside the weights
+StateDict = dict[str, Tensor]
+Clip: TypeAlias = Any  # clip.model.CLIP; the package ships no types
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A CLIP in float32, and where it came from. `published`: anyone can fetch the same weights by `name`."""
+
+    clip: Clip
+    name: str
+    sha256: str
+    published: bool
+
+
+@functools.cache
+def openai_clip() -> ModuleType:
+    """The openai-clip package; its absence, or another package called clip in its place, is a `UserError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            import clip
+    except ModuleNotFoundError as error:
+        if error.name == "pkg_resources":
+            raise UserError("openai-clip needs pkg_resources: run pip install 'setuptools<81'") from None
+        raise UserError(f"openai-clip: {error}: run pip install openai-clip==1.0.1 'setuptools<81'") from None
+    if not hasattr(clip, "tokenize"):
+        raise UserError(
+            f"{clip.__file__}: the installed package called clip is not OpenAI's: "
+            "run pip uninstall clip, then pip install openai-clip==1.0.1"
+        )
+    return clip
+
+
+def load_backbone(name: str) -> Backbone:
+    """Find and build a CLIP from an OpenAI name, a local file, or `demo`; the weights come back in float32.
+
+    A local file is an OpenAI JIT archive, a state dict `.pt` or `.safetensors`; the tensors' shapes tell the
+    architecture. An OpenAI name is downloaded once and its SHA-256 checked. Raises `UserError` where nothing usable
+    is found; only an OpenAI name that is not on disk yet touches the network.
+    """
+    published = openai_clip().clip._MODELS
+    if name == "demo":
+        path = Path(str(resources.files("mgs") / "assets" / DEMO_CLIP))
+        return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=False)
+    if name in published:
+        path = download(name, published[name])
+        return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=True)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"model.clip={name}: no such file, and not a name that openai-clip knows; "
+            f"give a path to CLIP weights, demo, or one of {', '.join(n for n in published if n.startswith('ViT'))}"
+        )
+    return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=False)
+
+
+def download(name: str, url: str) -> Path:
+    """The local file of an OpenAI model, fetched by openai-clip where it is not there yet."""
+    folder = DOWNLOADS.expanduser()
+    try:
+        return Path(openai_clip().clip._download(url, str(folder)))
+    except (
+        OSError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # a server that states no length makes openai-clip raise TypeError
+        raise UserError(
+            f"model.clip={name}: weights not on disk and not downloadable ({error}); download {url} "
+            f"to {folder / Path(url).name} by other means, or set model.clip to a local file or to demo"
+        ) from None
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """A CLIP file's tensors by their OpenAI names: JIT archive, `.pt` state dict (no pickled code), `.safetensors`."""
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        elif is_jit_archive(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch deprecates TorchScript; OpenAI ships it, and we only read it
+                state = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise unreadable(path, error) from None
+    except Exception as error:  # pickle.UnpicklingError, which torch raises under a name of its own
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise unreadable(path, error) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"model.clip={path}: not a state dict of tensors; expected OpenAI CLIP weights")
+    return {key: value for key, value in state.items() if key not in SCRIPT_CONSTANTS}
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return UserError(f"model.clip={path}: not readable as CLIP weights ({reason}); give a .pt or .safetensors file")
+
+
+def is_jit_archive(path: Path) -> bool:
+    """Whether the file is TorchScript, which carries code beside its tensors, rather than a saved state dict."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def build_clip(state: StateDict, source: Path | str) -> Clip:
+    """An OpenAI CLIP with a vision transformer, in float32, of the architecture that the tensors' shapes tell."""
+    if "visual.layer1.0.conv1.weight" in state:
+        raise UserError(f"model.clip={source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
+    try:
+        width, _, _, patch = state["visual.conv1.weight"].shape
+        grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+        text_width, embed_dim = state["text_projection"].shape
+        clip: Clip = openai_clip().model.CLIP(
+            embed_dim=embed_dim,
+            image_resolution=patch * grid,
+            vision_layers=count_blocks(state, "visual.transformer"),
+            vision_width=width,
+            vision_patch_size=patch,
+            context_length=len(state["positional_embedding"]),
+            vocab_size=len(state["token_embedding.weight"]),
+            transformer_width=text_width,
+            transformer_heads=text_width // HEAD_WIDTH,
+            transformer_layers=count_blocks(state, "transformer"),
+        )
+        clip.load_state_dict(state)
+    except KeyError as error:
+        raise UserError(f"model.clip={source}: no tensor {error} in it; expected OpenAI CLIP weights") from None
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        problem = " ".join(str(error).split())[:300]
+        raise UserError(f"model.clip={source}: tensors do not make up an OpenAI CLIP: {problem}") from None
+    return clip.float().eval()
+
+
+def count_blocks(state: Iterable[str], tower: str) -> int:
+    """How many residual blocks a tower has, from the tensors' names."""
+    return len({m[1] for key in state if (m := re.match(rf"{re.escape(tower)}\.resblocks\.(\d+)\.", key))})
+
+
+def input_size(clip: Clip) -> int:
+    """The side, in pixels, of the square views that the image tower takes."""
+    return int(clip.visual.input_resolution)
+
+
+def tokenize(texts: Sequence[str], context: int) -> tuple[Tensor, list[int]]:
+    """Texts as token rows, (N, context) int64, and the positions of those cut short; a cut text keeps its end token."""
+    tokenizer = openai_clip().clip._tokenizer
+    start, end = tokenizer.encoder["<|startoftext|>"], tokenizer.encoder["<|endoftext|>"]
+    rows = torch.zeros(len(texts), context, dtype=torch.long)
+    truncated = []
+    for i, text in enumerate(texts):
+        tokens = tokenizer.encode(text)
+        if len(tokens) > context - 2:  # the start and end tokens take two places
+            truncated.append(i)
+        tokens = [start, *tokens[: context - 2], end]
+        rows[i, : len(tokens)] = torch.tensor(tokens)
+    return rows, truncated
+
+
+def encode_images(clip: Clip, views: Tensor) -> Tensor:
+    """Views, (..., 3, S, S), as unit-norm float32 embeddings, (..., D)."""
+    embeddings = clip.encode_image(views.flatten(0, -4))
+    return unit_norm(embeddings).unflatten(0, views.shape[:-3])
+
+
+def encode_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
+    """Texts as unit-norm float32 embeddings, (N, D)."""
+    tokens, _ = tokenize(texts, clip.context_length)
+    return unit_norm(clip.encode_text(tokens.to(clip.logit_scale.device)))
+
+
+def unit_norm(embeddings: Tensor) -> Tensor:
+    """Embeddings of any dtype, scaled to length 1 in float32."""
+    return nn.functional.normalize(embeddings.float(), dim=-1)

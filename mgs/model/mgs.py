@@ -1,0 +1,107 @@
+"""MGS itself: one CLIP, two branches, four scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mgs.config import MOS_MAX, ModelConfig
+from mgs.model.clip_backbone import Clip, encode_images, encode_texts, tokenize
+from mgs.model.fragments import Prompt, clean_prompt, split_prompt
+from mgs.model.freezing import freeze
+from mgs.model.templates import read_levels, sentences
+
+TOP_PATCHES = 3  # a fragment is scored on the patches that show it best
+
+
+@dataclass
+class Scores:
+    """Predictions for B images, each (B,), on MOS's 0-5 scale, higher is better, never clamped."""
+
+    quality: Tensor
+    authenticity: Tensor
+    correspondence: Tensor
+    overall: Tensor
+
+
+class MGS(nn.Module):
+    """Scores views and prompts with a CLIP that is fine-tuned in place.
+
+    `clip` is an OpenAI CLIP; what `config` freezes in it stops requiring gradients here. Besides the CLIP three small
+    parameters train: `alpha` (whole prompt against fragments), `fusion` (the three scores' share in overall) and
+    `log_temperature` where `config.temperature` is `learned`.
+    """
+
+    def __init__(self, clip: Clip, config: ModelConfig) -> None:
+        super().__init__()
+        self.clip = clip
+        self.config = config
+        self.sentences = sentences(config.templates)
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.fusion = nn.Parameter(torch.zeros(3))
+        start = 0.0 if isinstance(config.temperature, str) else math.log(config.temperature)
+        self.log_temperature = nn.Parameter(torch.tensor(start), requires_grad=config.temperature == "learned")
+        freeze(clip, config.frozen_blocks, stem=config.freeze_stem)
+
+    @property
+    def temperature(self) -> Tensor:
+        """What similarities are multiplied by before the softmax over level sentences."""
+        return (self.clip.logit_scale if self.config.temperature == "clip" else self.log_temperature).exp()
+
+    def forward(self, views: Tensor, prompts: Sequence[Prompt]) -> Scores:
+        """Score B images: `views` is (B, V, 3, S, S) as `make_views` cuts them, view 0 the whole image; B prompts."""
+        wholes = [clean_prompt(prompt.text) for prompt in prompts]
+        fragments = [split_prompt(prompt.text, prompt.style) for prompt in prompts]
+        texts = list(dict.fromkeys([*self.sentences, *wholes, *(f for one in fragments for f in one)]))  # distinct ones
+        row = {text: i for i, text in enumerate(texts)}
+
+        images = encode_images(self.clip, views if self.config.patches else views[:, :1])  # (B, V, D)
+        embeddings = encode_texts(self.clip, texts)
+        # Without patches the whole image takes their place, in both branches.
+        whole_image, patches = images[:, 0], images[:, 1:] if self.config.patches else images
+
+        with torch.autocast(views.device.type, enabled=False):  # similarities and scores in float32
+            level = embeddings[[row[sentence] for sentence in self.sentences]]
+            similarity = (whole_image @ level.T + (patches @ level.T).mean(1)) / 2  # (B, 25)
+            quality, authenticity = read_levels(similarity, self.config.templates, self.temperature)
+
+            whole_prompt = embeddings[[row[whole] for whole in wholes]]  # (B, D)
+            counts = torch.tensor([len(one) for one in fragments], device=views.device)
+            most = max(map(len, fragments))
+            padded = torch.tensor([[row[f] for f in one] + [0] * (most - len(one)) for one in fragments])  # (B, F)
+            correspondence = self.correspondence(whole_image, patches, whole_prompt, embeddings[padded], counts)
+
+            three = torch.stack([quality, authenticity, correspondence], -1)  # (B, 3)
+            overall = three @ self.fusion.softmax(-1)
+        return Scores(quality, authenticity, correspondence, overall)
+
+    def correspondence(
+        self, whole_image: Tensor, patches: Tensor, whole_prompt: Tensor, fragments: Tensor, counts: Tensor
+    ) -> Tensor:
+        """How far the image shows what the prompt says, (B,).
+
+        `whole_image` and `whole_prompt` are (B, D), `patches` (B, P, D), `fragments` (B, F, D) of which the first
+        `counts[b]` are real and the rest padding; all of unit norm.
+        """
+        whole = (whole_image * whole_prompt).sum(-1)  # g, (B,)
+        nearest = (fragments @ patches.mT).topk(min(TOP_PATCHES, patches.shape[1]), dim=-1).values.mean(-1)  # (B, F)
+        padding = torch.arange(fragments.shape[1], device=counts.device) >= counts[:, None]
+        relevance = (fragments @ whole_prompt[..., None]).squeeze(-1).masked_fill(padding, -torch.inf)  # (B, F)
+        parts = (relevance.softmax(-1) * nearest).sum(-1)  # f, (B,)
+        if self.config.correspondence == "whole":
+            return MOS_MAX * whole
+        if self.config.correspondence == "fragments":
+            return MOS_MAX * parts
+        share = self.alpha.sigmoid()
+        mixed = share * whole + (1 - share) * parts
+        return MOS_MAX * torch.where(counts > 1, mixed, whole)  # a prompt of one fragment is its own whole
+
+
+def find_truncated(prompts: Sequence[Prompt], context: int) -> list[str]:
+    """The distinct prompts that are longer than CLIP's context and are cut, with their end token kept."""
+    texts = sorted({clean_prompt(prompt.text) for prompt in prompts})
+    return [texts[i] for i in tokenize(texts, context)[1]]

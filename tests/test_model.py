@@ -1,0 +1,195 @@
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from conftest import random_clip
+
+from mgs.config import ModelConfig
+from mgs.data.views import make_views
+from mgs.model.clip_backbone import tokenize
+from mgs.model.fragments import Prompt
+from mgs.model.mgs import MGS, find_truncated
+
+PROMPTS = [
+    Prompt("cat, driving car, wild, anime style", "keywords"),
+    Prompt("a cat", "keywords"),
+    Prompt("a river in a forest: painted by J.R.R. Tolkien, close-up, baroque style", "hybrid"),
+    Prompt("statue", "hybrid"),
+    Prompt('"A red bus next to a head-on sign. It was shot with a 4.5mm lens"', "sentence"),
+    Prompt('"a bench"', "sentence"),
+    Prompt("On a hill, without trees", "sentence"),
+    Prompt("word " * 100 + "in the end", "sentence"),
+]
+
+
+def random_pictures(count, *, height=530, width=600):
+    # Blocks of colour, so that neighbouring patches and pictures differ in what CLIP can see.
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (count, 9, 10, 3), dtype=np.uint8)
+    return coarse.repeat(-(-height // 9), 1).repeat(-(-width // 10), 2)[:, :height, :width]
+
+
+def score(model, pictures, prompts):
+    views = torch.stack([make_views(torch.from_numpy(p.copy()).permute(2, 0, 1), 96) for p in pictures])
+    with torch.no_grad():
+        return model(views, prompts)
+
+
+def test_views_equal_the_oracles_pixel_by_pixel():
+    (picture,) = random_pictures(1, height=531, width=700)
+    ours = make_views(torch.from_numpy(picture.copy()).permute(2, 0, 1), 64)
+    assert ours.shape == (10, 3, 64, 64)
+    np.testing.assert_allclose(ours.numpy(), np.stack(oracle.views_of(picture, 64)), atol=1e-5)
+
+
+def test_model_equals_the_oracle_for_every_style_with_one_fragment_and_many(small_clip):
+    pictures = random_pictures(len(PROMPTS))
+    model = MGS(small_clip, ModelConfig())
+    ours = score(model, pictures, PROMPTS)
+    spread = set()
+    for i, (picture, prompt) in enumerate(zip(pictures, PROMPTS, strict=True)):
+        truth = oracle.score(small_clip, oracle.views_of(picture, 96), prompt.text, prompt.style)
+        for dimension, value in truth.items():
+            assert vars(ours)[dimension][i].item() == pytest.approx(value, abs=1e-5), (prompt, dimension)
+        spread.add(round(truth["correspondence"], 3))
+    assert len(spread) == len(PROMPTS)  # pictures and prompts that all score alike would prove nothing
+
+
+def test_model_equals_the_oracle_with_learned_values_away_from_their_start(small_clip):
+    model = MGS(small_clip, ModelConfig(temperature=20.0))
+    with torch.no_grad():
+        model.alpha.fill_(-1.3)
+        model.fusion.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    pictures = random_pictures(3)
+    ours = score(model, pictures, PROMPTS[:3])
+    for i, (picture, prompt) in enumerate(zip(pictures, PROMPTS, strict=False)):
+        views = oracle.views_of(picture, 96)
+        truth = oracle.score(
+            small_clip, views, prompt.text, prompt.style, alpha=-1.3, temperature=20, weights=(0.5, -1, 2)
+        )
+        for dimension, value in truth.items():
+            assert vars(ours)[dimension][i].item() == pytest.approx(value, abs=1e-5)
+
+
+def test_a_score_does_not_depend_on_the_batch_around_it(small_clip):
+    model = MGS(small_clip, ModelConfig())
+    pictures = random_pictures(4)
+    together = score(model, pictures, PROMPTS[:4])
+    for i in range(4):
+        alone = score(model, pictures[i : i + 1], PROMPTS[i : i + 1])
+        for dimension, values in vars(alone).items():
+            assert values.item() == pytest.approx(vars(together)[dimension][i].item(), abs=1e-5)
+
+
+def test_the_paper_temperature_keeps_quality_within_its_narrow_band(small_clip):
+    # Cosines lie in [-1, 1], so softmax(1 * s) can move the expected level only from 1.1 to 3.9 or so.
+    weight = [math.exp(1), math.exp(1), math.exp(-1), math.exp(-1), math.exp(-1)]
+    lowest = sum(w * level for w, level in zip(weight, oracle.LEVEL, strict=True)) / sum(weight)
+    scores = score(MGS(small_clip, ModelConfig()), random_pictures(2), PROMPTS[:2])
+    assert 1.0 < lowest < 1.3
+    assert all(lowest <= q <= 5 - lowest for q in scores.quality)
+
+
+class TestAblations:
+    def run(self, clip, **options):
+        return score(MGS(clip, ModelConfig(**options)), random_pictures(2), PROMPTS[:2])
+
+    def test_whole_prompt_alone_is_five_times_its_cosine_with_the_image(self, small_clip):
+        ours = self.run(small_clip, correspondence="whole")
+        for i, picture in enumerate(random_pictures(2)):
+            image = oracle.image_vector(small_clip, oracle.views_of(picture, 96)[0])
+            truth = 5 * image @ oracle.text_vector(small_clip, PROMPTS[i].text)
+            assert ours.correspondence[i].item() == pytest.approx(truth, abs=1e-5)
+
+    def test_fragments_alone_leave_the_whole_prompt_only_its_weights(self, small_clip):
+        ours = self.run(small_clip, correspondence="fragments")
+        for i, picture in enumerate(random_pictures(2)):
+            views = oracle.views_of(picture, 96)
+            patches = [oracle.image_vector(small_clip, view) for view in views[1:]]
+            text, fragments = oracle.fragments_of(PROMPTS[i].text, PROMPTS[i].style)
+            vectors = [oracle.text_vector(small_clip, fragment) for fragment in fragments]
+            shares = oracle.softmax([v @ oracle.text_vector(small_clip, text) for v in vectors])
+            best = [sum(sorted((p @ v for p in patches), reverse=True)[:3]) / 3 for v in vectors]
+            truth = 5 * sum(share * value for share, value in zip(shares, best, strict=True))
+            assert ours.correspondence[i].item() == pytest.approx(truth, abs=1e-5)
+
+    def test_without_patches_the_whole_image_answers_both_branches(self, small_clip):
+        ours = self.run(small_clip, patches=False)
+        for i, picture in enumerate(random_pictures(2)):
+            whole = oracle.views_of(picture, 96)[0]
+            truth = oracle.score(small_clip, [whole] * 10, PROMPTS[i].text, PROMPTS[i].style)
+            assert ours.quality[i].item() == pytest.approx(truth["quality"], abs=1e-5)
+            assert ours.correspondence[i].item() == pytest.approx(truth["correspondence"], abs=1e-5)
+
+    def test_separate_templates_score_each_word_list_by_itself(self, small_clip):
+        ours = self.run(small_clip, templates="separate")
+        for i, picture in enumerate(random_pictures(2)):
+            whole, *patches = [oracle.image_vector(small_clip, view) for view in oracle.views_of(picture, 96)]
+            lists = {
+                "quality": [f"A photo of {q} quality." for q in oracle.QUALITY],
+                "authenticity": [f"A photo that appears {r}." for r in oracle.REALISM],
+            }
+            for dimension, sentences in lists.items():
+                texts = [oracle.text_vector(small_clip, sentence) for sentence in sentences]
+                similarity = [(whole @ t + sum(p @ t for p in patches) / 9) / 2 for t in texts]
+                shares = oracle.softmax(similarity)
+                truth = sum(level * share for level, share in zip(oracle.LEVEL, shares, strict=True))
+                assert vars(ours)[dimension][i].item() == pytest.approx(truth, abs=1e-5)
+
+    def test_clips_own_temperature_multiplies_the_similarities(self, small_clip):
+        ours = self.run(small_clip, temperature="clip")
+        views = oracle.views_of(random_pictures(2)[0], 96)
+        temperature = small_clip.logit_scale.exp().item()
+        truth = oracle.score(small_clip, views, PROMPTS[0].text, PROMPTS[0].style, temperature=temperature)
+        assert ours.quality[0].item() == pytest.approx(truth["quality"], abs=1e-5)
+
+    def test_learned_temperature_starts_at_one_and_trains(self, small_clip):
+        model = MGS(small_clip, ModelConfig(temperature="learned"))
+        assert model.temperature.item() == 1
+        assert model.log_temperature.requires_grad
+        assert not MGS(small_clip, ModelConfig()).log_temperature.requires_grad
+
+
+@pytest.mark.parametrize(("share", "frozen"), [(0, 0), (0.25, 1), (0.5, 2), (0.75, 3), (1, 4)])
+def test_the_first_blocks_of_both_towers_freeze_and_the_rest_trains(share, frozen):
+    clip = random_clip(layers=4, text_layers=4)
+    model = MGS(clip, ModelConfig(frozen_blocks=share))
+    for tower in (clip.visual.transformer, clip.transformer):
+        for i, block in enumerate(tower.resblocks):
+            assert {p.requires_grad for p in block.parameters()} == {i >= frozen}
+    others = {n: p.requires_grad for n, p in model.named_parameters() if "resblocks" not in n}
+    still = {name for name, trains in others.items() if not trains}
+    assert still == {"clip.logit_scale", "log_temperature"}
+
+
+def test_a_frozen_stem_leaves_nothing_trainable_below_the_frozen_blocks():
+    model = MGS(random_clip(layers=2), ModelConfig(freeze_stem=True))
+    still = {n for n, p in model.named_parameters() if not p.requires_grad and "resblocks" not in n}
+    assert still == {
+        "clip.logit_scale",
+        "log_temperature",
+        "clip.positional_embedding",
+        "clip.token_embedding.weight",
+        *(f"clip.visual.{n}" for n in ("class_embedding", "positional_embedding", "conv1.weight")),
+        *(f"clip.visual.ln_pre.{n}" for n in ("weight", "bias")),
+    }
+
+
+def test_long_text_is_cut_with_its_end_token_kept_and_is_reported(small_clip):
+    long = "word " * 100
+    tokens, truncated = tokenize(["short", long], 77)
+    assert truncated == [1]
+    assert tokens[1].argmax() == 76  # the end token has the highest number, and CLIP reads the text off there
+    assert (tokens[1] > 0).all()
+    assert find_truncated([Prompt("short"), Prompt(long)], 77) == [long.strip()]
+
+
+def test_gradients_reach_every_trainable_parameter(small_clip):
+    model = MGS(small_clip, ModelConfig(temperature="learned"))
+    views = torch.stack([make_views(torch.from_numpy(p.copy()).permute(2, 0, 1), 96) for p in random_pictures(2)])
+    model(views, PROMPTS[:2]).overall.sum().backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    # One-image biases aside, whatever trains must be moved by the loss; keys' biases cancel in the softmax.
+    assert not [name for name in without if "in_proj_bias" not in name]
