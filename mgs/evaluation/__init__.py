@@ -1,0 +1,1 @@
+"""Metrics, folds, tables and plots; knows arrays and tables, never a model."""

@@ -1,0 +1,1 @@
+"""The training loop and the checkpoints that it leaves."""

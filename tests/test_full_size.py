@@ -1,0 +1,34 @@
+"""Nothing depends on the demo's size: one training step of a ViT-B/16, with random weights, as the paper sets it."""
+
+import pytest
+import torch
+from conftest import random_clip
+
+from mgs.config import Config
+from mgs.data.datasets import Sample
+from mgs.model.mgs import MGS
+from mgs.training.engine import Pipeline, Trainer
+
+
+@pytest.mark.slow
+def test_a_training_step_of_a_full_size_vit_b_16_moves_what_trains_and_nothing_else():
+    torch.set_num_threads(2)
+    clip = random_clip(size=224, patch=16, width=768, layers=12, embed=512, text_width=512, text_layers=12)
+    config = Config(name="x")
+    config.data.workers, config.train.batch_size = 0, 2
+    model = MGS(clip, config.model)
+    targets = {"quality": 4.0, "authenticity": 1.0, "correspondence": 2.0}
+    prompts = ["a bench", "a red bus on a road next to a tree"]
+    batch = [
+        (torch.randint(0, 256, (3, 512, 640), dtype=torch.uint8), Sample(p, p, p, "sentence", targets)) for p in prompts
+    ]
+    trainer = Trainer(model, [sample for _, sample in batch], config, Pipeline.of(config, config.views, 224))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert sum(p.numel() for p in before.values()) == pytest.approx(149.6e6, rel=1e-3)
+    assert trainer.step(batch) > 0
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    # No MOS of `overall` here, so its weights have no gradient.
+    assert moved == trainable - {"fusion"}
+    blocks = {int(name.split("resblocks.")[1].split(".")[0]) for name in moved if "resblocks" in name}
+    assert blocks == set(range(6, 12))

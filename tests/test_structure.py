@@ -1,0 +1,47 @@
+"""The house keeps its shape: imports point one way, and a file that grows long holds two ideas."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mgs"
+MAY_IMPORT = {
+    "config": {"runtime"},
+    "runtime": set(),
+    "data": {"config", "runtime"},
+    "model": {"config", "runtime"},
+    "training": {"config", "runtime", "data", "model"},
+    "evaluation": {"config", "runtime"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_one_way(path):
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        return
+    rooms = {name.split(".")[1] for name in imports_of(path) if name.startswith("mgs.")}
+    assert rooms - MAY_IMPORT[room] - {room, "__version__"} == set()
+
+
+def test_only_one_file_touches_openai_clip():
+    assert [p.name for p in FILES if any(n.split(".")[0] == "clip" for n in imports_of(p))] == ["clip_backbone.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_file_holds_two_ideas(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250

@@ -1,0 +1,320 @@
+import csv
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import random_clip
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import test as testing
+import train as training
+from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig, load_config
+from mgs.data.datasets import Sample
+from mgs.evaluation.metrics import measure
+from mgs.model.clip_backbone import Backbone, load_backbone
+from mgs.model.mgs import MGS, Scores
+from mgs.runtime import UserError
+from mgs.training.checkpoint import load_checkpoint, save_checkpoint
+from mgs.training.engine import Pipeline, Trainer, make_optimizer, sum_of_errors
+
+IMAGES = 30
+
+
+@pytest.fixture(scope="session")
+def own_set(tmp_path_factory):
+    """A user's own folder: pictures as good as they are bright, a CSV on a scale of 1 to 9, a small CLIP, a config."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(IMAGES):
+        level = i / (IMAGES - 1)
+        pixels = (level * 200 + rng.random((40, 60, 3)) * 55).astype(np.uint8)
+        Image.fromarray(pixels).resize((780, 520)).save(folder / f"{i}.png")
+        rows.append([f"{i}.png", f"a grey wall, number {i}", 1 + 8 * level, 9 - 8 * level])
+    with (folder / "mos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "prompt", "quality", "correspondence"], *rows])
+    save_file(random_clip(size=32, width=64, layers=2, embed=32).state_dict(), folder / "clip.safetensors")
+    (folder / "own.yaml").write_text(
+        "data: {table: mos.csv, protocol: random-image, mos_range: [1, 9], workers: 0}\n"
+        "model: {clip: clip.safetensors}\ntrain: {epochs: 3, lr: 1e-3, final_lr: 1e-4}\nfolds: [1, 2]\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def here(own_set, tmp_path, monkeypatch):
+    """A copy of the user's folder, and the working directory in it."""
+    shutil.copytree(own_set, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_training_and_testing_leave_a_complete_run(here, capsys):
+    training.main(["own.yaml"])
+    testing.main(["own.yaml"])
+    run = here / "runs" / "own"
+    for fold in (1, 2):
+        files = {path.name.split(".tfevents")[0] for path in (run / f"fold_{fold:02d}").iterdir()}
+        assert files == {"best.safetensors", "metrics.jsonl", "predictions_val.csv", "events.out"}
+    assert {path.name for path in (run / "report").iterdir()} == {
+        "predictions.csv",
+        "metrics.csv",
+        "metrics.json",
+        "table.md",
+    }
+    assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+    assert load_config(run / "config.yaml") == dataclasses.replace(load_config(here / "own.yaml"), name="own")
+
+    predictions = pd.read_csv(run / "report" / "predictions.csv")
+    assert list(predictions) == [
+        "fold",
+        "image",
+        "prompt",
+        "quality_mos",
+        "quality_pred",
+        "correspondence_mos",
+        "correspondence_pred",
+    ]
+    assert len(predictions) == 12  # a fifth of 30 images, twice
+    truth = {f"{i}.png": 5 * i / (IMAGES - 1) for i in range(IMAGES)}
+    assert all(math.isclose(row.quality_mos, truth[row.image]) for row in predictions.itertuples())
+
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    assert (metrics["dataset"], metrics["name"]) == ("custom", "random-image")
+    first = predictions[predictions.fold == 1]
+    for row in metrics["folds"][:2]:
+        dimension = row["dimension"]
+        expected = measure(first[f"{dimension}_pred"], first[f"{dimension}_mos"])
+        assert {name: row[name] for name in expected} == pytest.approx(expected)
+    table = (run / "report" / "table.md").read_text(encoding="utf-8")
+    assert "mean ± SD" in table
+    assert table in capsys.readouterr().out
+
+
+def test_the_kept_epoch_is_the_one_best_on_val_and_its_weights_reproduce_its_predictions(here):
+    training.main(["own.yaml", "folds=[1]", "train.epochs=4"])
+    fold = here / "runs" / "own" / "fold_01"
+    lines = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    values = [np.mean([one[m] for one in line["val"].values() for m in ("srcc", "plcc")]) for line in lines]
+    metadata = load_checkpoint(fold / "best.safetensors").metadata
+    assert metadata["epoch"] == 1 + int(np.argmax(values))
+    val = pd.read_csv(fold / "predictions_val.csv")
+    assert measure(val.quality_pred, val.quality_mos)["srcc"] == pytest.approx(metadata["val"]["quality"]["srcc"])
+
+
+def test_training_never_opens_the_test_images_scores(here, monkeypatch):
+    # With the test set's MOS scrambled the trained weights are the same to the last bit.
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1", "name=a"])
+    reference = load_file(here / "runs/a/fold_01/best.safetensors")
+    read = training.read_folds
+
+    def scrambled(*args, **options):
+        folds, skipped = read(*args, **options)
+        folds = [
+            dataclasses.replace(
+                f, test=[dataclasses.replace(s, targets={"quality": 0.0, "correspondence": 0.0}) for s in f.test]
+            )
+            for f in folds
+        ]
+        return folds, skipped
+
+    monkeypatch.setattr(training, "read_folds", scrambled)
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1", "name=b"])
+    other = load_file(here / "runs/b/fold_01/best.safetensors")
+    assert all(torch.equal(reference[name], other[name]) for name in reference)
+
+
+def test_a_finished_fold_is_kept_and_another_config_in_its_folder_is_refused(here):
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
+    file = here / "runs/own/fold_01/best.safetensors"
+    written = file.stat().st_mtime_ns
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
+    assert file.stat().st_mtime_ns == written
+    with pytest.raises(UserError, match=r"runs/own: holds a run with another train\.epochs; .*name=.*overwrite=true"):
+        training.main(["own.yaml", "folds=[1]", "train.epochs=2"])
+    training.main(["own.yaml", "folds=[1]", "train.epochs=2", "overwrite=true"])
+    assert file.stat().st_mtime_ns > written
+
+
+def test_testing_refuses_folds_that_are_missing_unfinished_or_split_otherwise(here):
+    with pytest.raises(UserError, match="no such run; train it first"):
+        testing.main(["own.yaml"])
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
+    with pytest.raises(UserError, match="fold 2 not trained to the end"):
+        testing.main(["own.yaml", "train.epochs=1"])
+    with pytest.raises(UserError, match="trained on other splits"):
+        testing.main(["own.yaml", "folds=[1]", "seed=7"])
+    assert not (here / "runs/own/report").exists()
+
+
+def test_a_fold_that_fails_fails_the_run_and_leaves_no_finished_mark(here, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("a fault in the middle")
+
+    monkeypatch.setattr(training, "predict", broken)
+    with pytest.raises(RuntimeError, match="a fault in the middle"):
+        training.main(["own.yaml", "train.epochs=1"])
+    assert not list((here / "runs").rglob("predictions_val.csv"))
+    assert not list((here / "runs").rglob("best.safetensors"))
+
+
+def test_a_damaged_picture_stops_training_before_anything_is_written_or_is_left_out_aloud(here):
+    for name in ("3.png", "4.png"):
+        (here / name).write_bytes((here / name).read_bytes()[:500])
+    with pytest.raises(UserError, match=r"2 bad images: .*3\.png.*4\.png.*data\.on_bad_image=skip"):
+        training.main(["own.yaml"])
+    assert not (here / "runs").exists()
+    words = ["own.yaml", "folds=[1]", "train.epochs=1", "data.on_bad_image=skip"]
+    training.main(words)
+    testing.main(words)
+    assert "2 unreadable images were left out" in (here / "runs/own/report/table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.correspondence=whole",
+        "model.correspondence=fragments",
+        "model.templates=separate",
+        "model.patches=false",
+        "model.frozen_blocks=0",
+        "model.frozen_blocks=1",
+        "model.freeze_stem=true",
+        "model.temperature=learned",
+        "model.temperature=clip",
+        "views.antialias=true",
+        "views.layout=cover",
+        "precision=bf16",
+    ],
+)
+def test_every_option_trains_and_tests_from_config_alone(here, word):
+    words = ["own.yaml", "folds=[1]", "train.epochs=1", word]
+    training.main(words)
+    testing.main(words)
+    assert (here / "runs/own/report/table.md").exists()
+
+
+def test_pictures_of_different_sizes_share_a_batch_under_cover(here):
+    Image.open(here / "0.png").resize((1600, 1300)).save(here / "0.png")
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1", "views.layout=cover"])
+
+
+class Constant(nn.Module):
+    """The smallest thing with the model's shape: one number for every image."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, views, prompts):
+        same = self.value.expand(len(views))
+        return Scores(same, same, same, same)
+
+
+def test_the_loss_is_the_sum_of_mean_squared_errors_over_the_dimensions_there_are():
+    scores = {name: torch.tensor([1.0, 2.0]) for name in ("quality", "authenticity", "correspondence", "overall")}
+    samples = [Sample("a", Path("a"), "", "sentence", {"quality": 2.0, "correspondence": 4.0})] * 2
+    assert sum_of_errors(scores, samples).item() == pytest.approx(((1 + 0) + (9 + 4)) / 2)
+
+
+def test_the_learning_rate_falls_by_a_cosine_over_exactly_the_runs_steps():
+    model = Constant()
+    model.tower = nn.Linear(1, 1)
+    optimizer, schedule = make_optimizer(model, TrainConfig(lr=1.0, final_lr=0.1, head_lr=0.5), steps=10)
+    rates = []
+    for _ in range(11):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    for i, (tower, head) in enumerate(rates):
+        cosine = (1 + math.cos(math.pi * i / 10)) / 2
+        assert tower == pytest.approx(0.1 + 0.9 * cosine)
+        assert head == pytest.approx(0.1 + 0.4 * cosine)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 1]
+    assert optimizer.param_groups[0]["weight_decay"] == 5e-4
+
+
+def test_any_model_of_that_shape_can_be_driven_and_learns_the_mean(own_set):
+    config = Config(name="x")
+    config.data.workers, config.train.lr, config.train.final_lr = 0, 0.1, 0.1
+    samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {"overall": 3.0}) for i in range(4)]
+    config.train.epochs, config.train.batch_size = 60, 4
+    model = Constant()
+    trainer = Trainer(model, samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
+    for _ in range(60):
+        trainer.train_epoch("")
+    assert model.value.item() == pytest.approx(3.0, abs=0.2)
+
+
+def test_a_loss_that_is_no_number_stops_with_a_remedy(own_set):
+    config = Config(name="x")
+    config.data.workers = 0
+    samples = [Sample("0.png", own_set / "0.png", "", "sentence", {"overall": 3.0})]
+    model = Constant()
+    model.value.data.fill_(math.nan)
+    trainer = Trainer(model, samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
+    with pytest.raises(UserError, match=r"the loss became nan; lower train\.lr"):
+        trainer.train_epoch("")
+
+
+class TestCheckpoint:
+    def save(self, path, own_set, *, published=False, **options):
+        backbone = load_backbone(str(own_set / "clip.safetensors"))
+        config = Config(name="x", model=ModelConfig(clip=str(own_set / "clip.safetensors"), **options))
+        model = MGS(backbone.clip, config.model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.01)
+        save_checkpoint(path, model, config, Backbone(backbone.clip, config.model.clip, backbone.sha256, published), {})
+        return model
+
+    @pytest.mark.parametrize("published", [True, False])
+    def test_a_checkpoint_gives_back_every_parameter(self, tmp_path, own_set, published):
+        model = self.save(tmp_path / "c.safetensors", own_set, published=published, temperature="learned")
+        again = load_checkpoint(tmp_path / "c.safetensors").model
+        for (name, one), other in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+            assert torch.equal(one, other), name
+
+    def test_only_a_backbone_that_is_not_published_is_embedded(self, tmp_path, own_set):
+        self.save(tmp_path / "own.safetensors", own_set)
+        self.save(tmp_path / "published.safetensors", own_set, published=True)
+        everything, trained = (load_file(tmp_path / f"{n}.safetensors") for n in ("own", "published"))
+        assert "clip.visual.transformer.resblocks.0.ln_1.weight" in everything
+        assert "clip.visual.transformer.resblocks.0.ln_1.weight" not in trained
+        assert "clip.visual.transformer.resblocks.1.ln_1.weight" in trained
+
+    def test_an_embedded_backbone_needs_no_other_file(self, tmp_path, here):
+        path = tmp_path / "c.safetensors"
+        self.save(path, here)
+        (here / "clip.safetensors").unlink()
+        assert load_checkpoint(path).config.name == "x"
+
+    def test_another_backbone_under_the_same_name_is_refused(self, tmp_path, here):
+        path = tmp_path / "c.safetensors"
+        self.save(path, here, published=True)
+        save_file(random_clip(size=32, width=64, layers=2, embed=32, seed=1).state_dict(), here / "clip.safetensors")
+        with pytest.raises(UserError, match="trained on another"):
+            load_checkpoint(path)
+
+    def test_what_is_no_checkpoint_is_one_line(self, tmp_path, own_set):
+        (tmp_path / "text.safetensors").write_text("hello")
+        for path in (
+            tmp_path / "none.safetensors",
+            tmp_path / "text.safetensors",
+            own_set / "clip.safetensors",
+            tmp_path,
+        ):
+            with pytest.raises(UserError) as caught:
+                load_checkpoint(path)
+            assert "\n" not in str(caught.value)
+            assert str(path) in str(caught.value)

@@ -1,0 +1,128 @@
+"""Train MGS: `python train.py [CONFIG.yaml ...] [key=value ...]`. Read it from top to bottom.
+
+With no config, every dataset found under data/ is trained, or the demo where there is none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from mgs.config import Config, differing_keys, find_configs, load_config, save_config
+from mgs.data.demo import write_demo
+from mgs.data.splits import Fold, read_folds
+from mgs.data.views import denormalise
+from mgs.evaluation.folds import selection_value
+from mgs.evaluation.journal import Journal
+from mgs.model.clip_backbone import input_size, load_backbone
+from mgs.model.fragments import Prompt
+from mgs.model.freezing import describe_parameters
+from mgs.model.mgs import MGS, find_truncated
+from mgs.runtime import UserError, choose_device, environment, exit_on_user_error, set_seed, whole_file, write_json
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, save_checkpoint
+from mgs.training.engine import Pictures, Pipeline, Trainer, predict
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train every config named in `argv`, or every dataset found."""
+    paths, overrides = find_configs(argv)
+    for config in [load_config(path, overrides) for path in paths]:
+        train_run(config)
+
+
+def train_run(config: Config) -> None:
+    """Train every fold of one config into its run folder; folds that are finished there stay as they are."""
+    device = choose_device(config.device)
+    if config.data.dataset == "demo" and not Path(config.data.root).exists():
+        write_demo(Path(config.data.root))
+    folds, skipped = read_folds(config.data, config.folds, seed=config.seed)
+    load_backbone(config.model.clip)  # so that missing weights stop the run before it leaves anything behind
+    open_run_folder(config, device)
+    if skipped:
+        tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
+    for fold in folds:
+        folder = fold_folder(config.run_folder, fold.number)
+        if (folder / FINISHED).exists():
+            tqdm.write(f"fold {fold.number}: finished already, kept; overwrite=true trains it again")
+            continue
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted attempt left
+        folder.mkdir(parents=True)
+        train_fold(config, fold, folder)
+
+
+def train_fold(config: Config, fold: Fold, folder: Path) -> None:
+    """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched."""
+    set_seed(config.seed)
+    backbone = load_backbone(config.model.clip)
+    pipeline = Pipeline.of(config, config.views, input_size(backbone.clip))
+    model = MGS(backbone.clip, config.model).to(pipeline.device)
+    trainer = Trainer(model, fold.train, config, pipeline)
+    describe(config, fold, model, pipeline)
+    best = float("-inf")
+    with Journal(folder) as journal:
+        for epoch in range(1, config.train.epochs + 1):
+            progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
+            loss = trainer.train_epoch(progress)
+            predictions = predict(model, fold.val, config, pipeline)
+            predictions.insert(0, "fold", fold.number)
+            figures = journal.add_epoch(epoch, loss, trainer.lr, predictions)
+            srcc = ", ".join(f"{dimension} {one['srcc']:.3f}" for dimension, one in figures.items())
+            tqdm.write(f"{progress}: loss {loss:.4f}, val SRCC {srcc}")
+            value = selection_value(predictions)
+            if epoch == 1 or value > best or math.isnan(best):  # an undefined figure gives way to any
+                best, best_predictions = value, predictions
+                facts = {
+                    "dataset": config.data.dataset,
+                    "protocol": fold.protocol,
+                    "fold": fold.number,
+                    "fold_sha256": fold.sha256,
+                    "epoch": epoch,
+                    "val": figures,
+                }
+                save_checkpoint(folder / CHECKPOINT, model, config, backbone, facts)
+        first = Pictures(fold.val)[0][0]
+        journal.add_views(denormalise(pipeline.cut(first)), best_predictions.iloc[0], config.train.epochs)
+    with whole_file(folder / FINISHED) as path:  # written last: it marks the fold as finished
+        best_predictions.to_csv(path, index=False)
+    tqdm.write(f"fold {fold.number}: best val mean of SRCC and PLCC {best:.4f}; kept {folder / CHECKPOINT}")
+
+
+def open_run_folder(config: Config, device: torch.device) -> None:
+    """Make runs/<name>, or come back to it: the same config goes on there, a different one is refused."""
+    record = config.run_folder / "config.yaml"
+    if record.exists() and not config.overwrite:
+        changed = differing_keys(load_config(record), config, ignored=("folds", "device", "data.workers", "overwrite"))
+        if changed:
+            raise UserError(
+                f"{config.run_folder}: holds a run with another {', '.join(changed)}; "
+                "say name=ANOTHER for a new folder, or overwrite=true to train over it"
+            )
+    if config.overwrite:
+        for old in [*config.run_folder.glob("fold_*"), config.run_folder / "report"]:
+            shutil.rmtree(old, ignore_errors=True)
+    save_config(dataclasses.replace(config, overwrite=False), record)
+    write_json(config.run_folder / "environment.json", environment(device))
+
+
+def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None:
+    """Say what is about to be trained, on what, and which parameters train."""
+    tqdm.write(
+        f"{config.run_folder}: {config.data.dataset}, protocol {fold.protocol}, fold {fold.number}: {len(fold.train)} "
+        f"train, {len(fold.val)} val, {len(fold.test)} test images; backbone {config.model.clip}, "
+        f"{pipeline.device}, {str(pipeline.dtype).removeprefix('torch.')}"
+    )
+    prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.train + fold.val + fold.test]
+    if cut := find_truncated(prompts, model.clip.context_length):
+        tqdm.write(f"{len(cut)} prompts are longer than CLIP's context and are cut, e.g. {cut[0][:60]!r}...")
+    tqdm.write(describe_parameters(model))
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main, sys.argv[1:])
