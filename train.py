@@ -12,41 +12,62 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from mgs.config import Config, differing_keys, find_configs, load_config, save_config
+from mgs.config import Config
 from mgs.data.demo import write_demo
 from mgs.data.splits import Fold, read_folds
 from mgs.data.views import denormalise
 from mgs.evaluation.folds import selection_value
 from mgs.evaluation.journal import Journal
+from mgs.launch import NOT_THE_RUN, differing_keys, find_configs, load_config, refuse_other_run, save_config
 from mgs.model.clip_backbone import input_size, load_backbone
 from mgs.model.fragments import Prompt
 from mgs.model.freezing import describe_parameters
 from mgs.model.mgs import MGS, find_truncated
 from mgs.runtime import UserError, choose_device, environment, exit_on_user_error, set_seed, whole_file, write_json
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, save_checkpoint
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold, save_checkpoint
 from mgs.training.engine import Pictures, Pipeline, Trainer, predict
 
 
 def main(argv: Sequence[str]) -> None:
     """Train every config named in `argv`, or every dataset found."""
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
     paths, overrides = find_configs(argv)
-    for config in [load_config(path, overrides) for path in paths]:
-        train_run(config)
+    configs = [load_config(path, overrides) for path in paths]
+    folders = [config.run_folder for config in configs]
+    if repeated := [folder for folder in folders if folders.count(folder) > 1]:
+        raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
+    checked = [(config, check_run(config)) for config in configs]  # so that any mistake surfaces before any training
+    for config, folds in checked:
+        train_run(config, folds)
 
 
-def train_run(config: Config) -> None:
-    """Train every fold of one config into its run folder; folds that are finished there stay as they are."""
-    device = choose_device(config.device)
+def check_run(config: Config) -> list[Fold]:
+    """The folds to train, once everything they need has been found good, the cheapest check first."""
+    choose_device(config.device)
+    record = config.run_folder / "config.yaml"
+    finished = {path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")}
+    if finished and not config.overwrite:
+        refuse_other_run(config, record)
+    load_backbone(config.model.clip)
     if config.data.dataset == "demo" and not Path(config.data.root).exists():
         write_demo(Path(config.data.root))
     folds, skipped = read_folds(config.data, config.folds, seed=config.seed)
-    load_backbone(config.model.clip)  # so that missing weights stop the run before it leaves anything behind
-    open_run_folder(config, device)
     if skipped:
         tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
+    for fold in folds:
+        folder = fold_folder(config.run_folder, fold.number)
+        if folder in finished and not config.overwrite:
+            refuse_other_fold(folder, fold.sha256)
+    return folds
+
+
+def train_run(config: Config, folds: Sequence[Fold]) -> None:
+    """Train one config's folds into its run folder; folds that are finished there stay as they are."""
+    open_run_folder(config, folds)
     for fold in folds:
         folder = fold_folder(config.run_folder, fold.number)
         if (folder / FINISHED).exists():
@@ -57,6 +78,17 @@ def train_run(config: Config) -> None:
         train_fold(config, fold, folder)
 
 
+def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
+    """Make runs/<name> with its record; `overwrite` removes the folds named, or all of them if the config changed."""
+    record = config.run_folder / "config.yaml"
+    if config.overwrite and record.exists():
+        changed = differing_keys(load_config(record), config, ignored=NOT_THE_RUN)
+        replaced = [fold_folder(config.run_folder, fold.number) for fold in folds]
+        for old in [*(config.run_folder.glob("fold_*") if changed else replaced), config.run_folder / "report"]:
+            shutil.rmtree(old, ignore_errors=True)
+    save_config(dataclasses.replace(config, overwrite=False, folds=[]), record)
+
+
 def train_fold(config: Config, fold: Fold, folder: Path) -> None:
     """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched."""
     set_seed(config.seed)
@@ -65,6 +97,7 @@ def train_fold(config: Config, fold: Fold, folder: Path) -> None:
     model = MGS(backbone.clip, config.model).to(pipeline.device)
     trainer = Trainer(model, fold.train, config, pipeline)
     describe(config, fold, model, pipeline)
+    write_json(config.run_folder / "environment.json", environment(pipeline.device))
     best = float("-inf")
     with Journal(folder) as journal:
         for epoch in range(1, config.train.epochs + 1):
@@ -85,6 +118,7 @@ def train_fold(config: Config, fold: Fold, folder: Path) -> None:
                     "fold_sha256": fold.sha256,
                     "epoch": epoch,
                     "val": figures,
+                    "environment": environment(pipeline.device),
                 }
                 save_checkpoint(folder / CHECKPOINT, model, config, backbone, facts)
         first = Pictures(fold.val)[0][0]
@@ -92,23 +126,6 @@ def train_fold(config: Config, fold: Fold, folder: Path) -> None:
     with whole_file(folder / FINISHED) as path:  # written last: it marks the fold as finished
         best_predictions.to_csv(path, index=False)
     tqdm.write(f"fold {fold.number}: best val mean of SRCC and PLCC {best:.4f}; kept {folder / CHECKPOINT}")
-
-
-def open_run_folder(config: Config, device: torch.device) -> None:
-    """Make runs/<name>, or come back to it: the same config goes on there, a different one is refused."""
-    record = config.run_folder / "config.yaml"
-    if record.exists() and not config.overwrite:
-        changed = differing_keys(load_config(record), config, ignored=("folds", "device", "data.workers", "overwrite"))
-        if changed:
-            raise UserError(
-                f"{config.run_folder}: holds a run with another {', '.join(changed)}; "
-                "say name=ANOTHER for a new folder, or overwrite=true to train over it"
-            )
-    if config.overwrite:
-        for old in [*config.run_folder.glob("fold_*"), config.run_folder / "report"]:
-            shutil.rmtree(old, ignore_errors=True)
-    save_config(dataclasses.replace(config, overwrite=False), record)
-    write_json(config.run_folder / "environment.json", environment(device))
 
 
 def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None:
@@ -119,7 +136,7 @@ def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None
         f"{pipeline.device}, {str(pipeline.dtype).removeprefix('torch.')}"
     )
     prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.train + fold.val + fold.test]
-    if cut := find_truncated(prompts, model.clip.context_length):
+    if cut := find_truncated(prompts):
         tqdm.write(f"{len(cut)} prompts are longer than CLIP's context and are cut, e.g. {cut[0][:60]!r}...")
     tqdm.write(describe_parameters(model))
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,6 +33,14 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_EXIT)
+    except OSError as error:  # a full disk, a folder that may not be written, a file in a folder's place
+        if error.filename is None:
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}; check the folder, its permissions and the disk",
+            file=sys.stderr,
+        )
+        sys.exit(USER_ERROR_EXIT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)  # 128 + SIGINT, the shell's convention
@@ -48,10 +57,9 @@ def choose_device(name: str) -> torch.device:
     """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`; asking for a GPU that is not there is a `UserError`."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device={name}: no such device; use auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"device={name}: no such device; use auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device={name}: torch sees {torch.cuda.device_count()} CUDA device(s) here; "
@@ -68,7 +76,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type != "cuda":
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgs.config import Config, differing_keys, find_configs, load_config, save_config
+from mgs.config import Config
+from mgs.launch import differing_keys, find_configs, load_config, save_config
 from mgs.runtime import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -70,7 +71,18 @@ def test_every_ablation_changes_one_thing_in_the_model_or_the_views():
         ("", ["data.mos_range=[]"], ["command line", "data.mos_range", "[lowest, highest]"]),
         ("", ["folds=[0]"], ["command line", "folds", "begin at 1"]),
         ("", ["folds=[1,1]"], ["command line", "folds", "once"]),
-        ("", ["name=../elsewhere"], ["command line", "name", "without .."]),
+        ("", ["name=../elsewhere"], ["command line", "name", "without /"]),
+        ("", ["name=."], ["command line", "name", "without /"]),
+        ("", ["folds[0]=2"], ["command line", "folds"]),
+        ("", ["data.mos_range.0=1"], ["command line", "data"]),
+        (
+            "",
+            ["train.final_lr=1e-7", "train.head_lr=1e-8"],
+            ["command line", "train.head_lr", "not below train.final_lr"],
+        ),
+        ("base: '${nothing}'", [], ["run.yaml", "base"]),
+        ("name: ${name}", [], ["run.yaml"]),
+        ("base: run.yaml", [], ["run.yaml", "among its own bases"]),
         ("", ["train.epochs"], ["command line", "train.epochs", "key=value"]),
         ("", ["train.nothing=1"], ["command line", "train.nothing", "unknown key"]),
         ("", ["train=3"], ["command line", "train"]),
@@ -90,6 +102,13 @@ def test_a_wrong_config_is_one_line_naming_place_key_and_remedy(tmp_path, text, 
         assert part in message
 
 
+def test_a_base_may_have_a_base(tmp_path):
+    write(tmp_path, "seed: 1\ntrain: {epochs: 3}", "deep.yaml")
+    write(tmp_path, "base: deep.yaml\nseed: 2", "middle.yaml")
+    config = load_config(write(tmp_path, "base: middle.yaml"))
+    assert (config.seed, config.train.epochs) == (2, 3)
+
+
 def test_a_missing_config_file_says_where_configs_are(tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml: no such config file; see configs/"):
         load_config(tmp_path / "none.yaml")
@@ -104,7 +123,10 @@ def test_a_saved_config_reads_back_equal(tmp_path):
 
 
 @given(
-    st.floats(1e-9, 1), st.integers(1, 999), st.sampled_from(["learned", "clip", 2.5]), st.text("abc-_é 1", min_size=1)
+    st.floats(1e-9, 1),
+    st.integers(1, 999),
+    st.sampled_from(["learned", "clip", 2.5]),
+    st.text("abc-_é 1", min_size=1).map("n".__add__),
 )
 def test_any_possible_config_survives_saving(tmp_path_factory, lr, epochs, temperature, name):
     config = Config(name=name)
@@ -119,8 +141,12 @@ def test_without_a_config_every_dataset_found_is_trained_and_else_the_demo(tmp_p
     monkeypatch.chdir(tmp_path)
     assert find_configs(["seed=3"]) == ([Path("configs/demo.yaml")], ["seed=3"])
     assert "data/README.md" in capsys.readouterr().out
+    (tmp_path / "data" / "AGIQA-3K").mkdir(parents=True)
+    (tmp_path / "data" / "AGIQA-3K" / ".DS_Store").touch()  # a folder that looks empty is no dataset
+    assert find_configs([])[0] == [Path("configs/demo.yaml")]
+    capsys.readouterr()
     for name in ("AIGCIQA2023", "AGIQA-1K", "AGIQA-3K"):
-        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name / "table.csv").touch()
     paths, _ = find_configs([])
     assert [path.stem for path in paths] == ["agiqa1k", "agiqa3k", "aigciqa2023"]

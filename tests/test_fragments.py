@@ -19,6 +19,7 @@ from mgs.model.fragments import STYLES, clean_prompt, split_prompt
         ("hybrid", "a mountain made of cake. long-shot", ["a mountain made", "of cake. long-shot"]),
         ("sentence", "A dog. In the sun, next to a house", ["A dog", "In the sun", "next to a house"]),
         ("sentence", "a man by the sea as a king", ["a man by the sea as a king"]),
+        ("sentence", "a sign 'on sale' there", ["a sign", "on sale' there"]),
         ("sentence", "a cat Next  To a dog", ["a cat", "Next To a dog"]),
         (
             "sentence",

@@ -95,13 +95,16 @@ def test_an_undefined_fold_makes_an_undefined_mean_not_a_better_one():
     table = predictions()
     table.loc[table.fold == 2, "quality_pred"] = 1.0
     assert math.isnan(summarise_folds(measure_folds(table)).loc["quality", "srcc"])
-    assert math.isnan(selection_value(table))
 
 
 def test_the_best_epoch_is_chosen_by_the_mean_of_all_srcc_and_plcc():
     table = predictions((1,))
     expected = [srcc(table.quality_pred, table.quality_mos), plcc(table.quality_pred, table.quality_mos), -1, -1]
     assert selection_value(table) == pytest.approx(sum(expected) / 4)
+    table["quality_pred"] = 1.0
+    assert selection_value(table) == pytest.approx(-1)  # of what is defined
+    table["correspondence_pred"] = 1.0
+    assert math.isnan(selection_value(table))
 
 
 def test_the_report_states_its_protocol_and_keeps_every_prediction(tmp_path):

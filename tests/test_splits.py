@@ -157,14 +157,17 @@ def test_written_samples_are_read_back_to_the_letter_and_the_last_digit(tmp_path
 
 def test_hash_is_over_content_and_stays_what_it_is() -> None:
     one, other = sample("a.png", "ü", 0.1), sample("b.png", "x", 3.0)
-    content = r"""["train", "a.png", "\u00fc", [["quality", 0.1]]]
-["train", "b.png", "x", [["quality", 3.0]]]"""
+    content = r"""["train", "a.png", "\u00fc", "sentence", [["quality", 0.1]]]
+["train", "b.png", "x", "sentence", [["quality", 3.0]]]"""
     expected = hashlib.sha256(content.encode()).hexdigest()
     assert content_sha256({"train": [one, other], "val": [], "test": []}) == expected
     assert content_sha256({"train": [other, one]}) == expected
     moved = dataclasses.replace(one, image=Path("/elsewhere/a.png"))
     assert content_sha256({"train": [other, moved]}) == expected
-    for changed in ({"name": "c.png"}, {"prompt": "u"}, {"targets": {"quality": 0.2}}, {"targets": {"overall": 0.1}}):
+    for changed in (
+        *({"name": "c.png"}, {"prompt": "u"}, {"prompt_style": "hybrid"}),
+        *({"targets": {"quality": 0.2}}, {"targets": {"overall": 0.1}}),
+    ):
         assert content_sha256({"train": [dataclasses.replace(one, **changed), other]}) != expected
     assert content_sha256({"test": [one, other]}) != expected
 

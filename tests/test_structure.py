@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mgs"
 MAY_IMPORT = {
     "config": {"runtime"},
     "runtime": set(),
+    "launch": {"config", "runtime"},
     "data": {"config", "runtime"},
     "model": {"config", "runtime"},
     "training": {"config", "runtime", "data", "model"},
@@ -23,7 +24,8 @@ def room_of(path):
 
 def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides which room it comes from"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -16,14 +16,17 @@ from torch import nn
 
 import test as testing
 import train as training
-from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig, load_config
+from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig
 from mgs.data.datasets import Sample
+from mgs.data.splits import read_fold
+from mgs.data.views import make_views
 from mgs.evaluation.metrics import measure
+from mgs.launch import load_config
 from mgs.model.clip_backbone import Backbone, load_backbone
 from mgs.model.mgs import MGS, Scores
 from mgs.runtime import UserError
 from mgs.training.checkpoint import load_checkpoint, save_checkpoint
-from mgs.training.engine import Pipeline, Trainer, make_optimizer, sum_of_errors
+from mgs.training.engine import Pipeline, Trainer, make_loader, make_optimizer, sum_of_errors
 
 IMAGES = 30
 
@@ -71,7 +74,7 @@ def test_training_and_testing_leave_a_complete_run(here, capsys):
         "table.md",
     }
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__
-    assert load_config(run / "config.yaml") == dataclasses.replace(load_config(here / "own.yaml"), name="own")
+    assert load_config(run / "config.yaml") == dataclasses.replace(load_config(here / "own.yaml"), folds=[])
 
     predictions = pd.read_csv(run / "report" / "predictions.csv")
     assert list(predictions) == [
@@ -88,7 +91,7 @@ def test_training_and_testing_leave_a_complete_run(here, capsys):
     assert all(math.isclose(row.quality_mos, truth[row.image]) for row in predictions.itertuples())
 
     metrics = json.loads((run / "report" / "metrics.json").read_text())
-    assert (metrics["dataset"], metrics["name"]) == ("custom", "random-image")
+    assert (metrics["dataset"], metrics["protocol"]) == ("custom", "random-image")
     first = predictions[predictions.fold == 1]
     for row in metrics["folds"][:2]:
         dimension = row["dimension"]
@@ -111,38 +114,70 @@ def test_the_kept_epoch_is_the_one_best_on_val_and_its_weights_reproduce_its_pre
     assert measure(val.quality_pred, val.quality_mos)["srcc"] == pytest.approx(metadata["val"]["quality"]["srcc"])
 
 
-def test_training_never_opens_the_test_images_scores(here, monkeypatch):
-    # With the test set's MOS scrambled the trained weights are the same to the last bit.
-    training.main(["own.yaml", "folds=[1]", "train.epochs=1", "name=a"])
-    reference = load_file(here / "runs/a/fold_01/best.safetensors")
+def test_the_test_set_guides_nothing(here, monkeypatch):
+    # Test samples whose pictures don't exist and whose MOS is another: whoever scores them fails, whoever uses their
+    # MOS ends with other weights.
+    training.main(["own.yaml", "folds=[1]", "name=a"])
     read = training.read_folds
+    vals = []
 
-    def scrambled(*args, **options):
+    def without_test(*args, **options):
         folds, skipped = read(*args, **options)
-        folds = [
-            dataclasses.replace(
-                f, test=[dataclasses.replace(s, targets={"quality": 0.0, "correspondence": 0.0}) for s in f.test]
-            )
-            for f in folds
+        vals.extend(sample.name for sample in folds[0].val)
+        absent = [
+            dataclasses.replace(s, image=Path("gone"), targets=dict.fromkeys(s.targets, 0.0)) for s in folds[0].test
         ]
-        return folds, skipped
+        return [dataclasses.replace(folds[0], test=absent)], skipped
 
-    monkeypatch.setattr(training, "read_folds", scrambled)
-    training.main(["own.yaml", "folds=[1]", "train.epochs=1", "name=b"])
-    other = load_file(here / "runs/b/fold_01/best.safetensors")
-    assert all(torch.equal(reference[name], other[name]) for name in reference)
+    monkeypatch.setattr(training, "read_folds", without_test)
+    training.main(["own.yaml", "folds=[1]", "name=b"])
+    one, other = (load_file(here / f"runs/{name}/fold_01/best.safetensors") for name in "ab")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert pd.read_csv(here / "runs/b/fold_01/predictions_val.csv")["image"].tolist() == vals
+
+
+def written(here, fold):
+    return (here / f"runs/own/fold_{fold:02d}/best.safetensors").stat().st_mtime_ns
 
 
 def test_a_finished_fold_is_kept_and_another_config_in_its_folder_is_refused(here):
     training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
-    file = here / "runs/own/fold_01/best.safetensors"
-    written = file.stat().st_mtime_ns
-    training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
-    assert file.stat().st_mtime_ns == written
+    first = written(here, 1)
+    training.main(["own.yaml", "folds=[1,2]", "train.epochs=1"])
+    assert written(here, 1) == first
+    second = written(here, 2)
     with pytest.raises(UserError, match=r"runs/own: holds a run with another train\.epochs; .*name=.*overwrite=true"):
         training.main(["own.yaml", "folds=[1]", "train.epochs=2"])
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1", "overwrite=true"])
+    assert written(here, 1) > first
+    assert written(here, 2) == second  # only what was named is trained again
     training.main(["own.yaml", "folds=[1]", "train.epochs=2", "overwrite=true"])
-    assert file.stat().st_mtime_ns > written
+    assert not (here / "runs/own/fold_02").exists()  # a fold of the old config would not belong to the run
+
+
+def test_a_finished_fold_of_data_that_changed_is_refused(here):
+    words = ["own.yaml", "folds=[1]", "train.epochs=1"]
+    training.main(words)
+    table = here / "mos.csv"
+    table.write_text(table.read_text().replace("number 7", "number seven"))
+    for command in (training.main, testing.main):
+        with pytest.raises(UserError, match="trained on other data than there is now"):
+            command(words)
+
+
+def test_a_run_that_never_finished_a_fold_may_be_corrected(here):
+    with pytest.raises(UserError, match=r"lower train\.lr"):
+        training.main(["own.yaml", "folds=[1]", "train.lr=1e30", "train.batch_size=100"])
+    training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
+
+
+def test_a_mistake_in_the_last_config_surfaces_before_the_first_is_trained(here):
+    (here / "other.yaml").write_text("base: own.yaml\ndata: {table: none.csv}\n")
+    with pytest.raises(UserError, match=r"none\.csv"):
+        training.main(["own.yaml", "other.yaml"])
+    with pytest.raises(UserError, match="two of the configs would train into it"):
+        training.main(["own.yaml", "other.yaml", "name=same"])
+    assert not (here / "runs").exists()
 
 
 def test_testing_refuses_folds_that_are_missing_unfinished_or_split_otherwise(here):
@@ -151,8 +186,10 @@ def test_testing_refuses_folds_that_are_missing_unfinished_or_split_otherwise(he
     training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
     with pytest.raises(UserError, match="fold 2 not trained to the end"):
         testing.main(["own.yaml", "train.epochs=1"])
-    with pytest.raises(UserError, match="trained on other splits"):
-        testing.main(["own.yaml", "folds=[1]", "seed=7"])
+    with pytest.raises(UserError, match="another seed"):
+        testing.main(["own.yaml", "folds=[1]", "train.epochs=1", "seed=7"])
+    with pytest.raises(UserError, match=r"another model\.templates, views\.antialias"):
+        testing.main(["own.yaml", "folds=[1]", "train.epochs=1", "model.templates=separate", "views.antialias=true"])
     assert not (here / "runs/own/report").exists()
 
 
@@ -168,15 +205,18 @@ def test_a_fold_that_fails_fails_the_run_and_leaves_no_finished_mark(here, monke
 
 
 def test_a_damaged_picture_stops_training_before_anything_is_written_or_is_left_out_aloud(here):
-    for name in ("3.png", "4.png"):
-        (here / name).write_bytes((here / name).read_bytes()[:500])
-    with pytest.raises(UserError, match=r"2 bad images: .*3\.png.*4\.png.*data\.on_bad_image=skip"):
-        training.main(["own.yaml"])
+    fold = read_fold(load_config(here / "own.yaml").data, 1, seed=42)
+    for sample in (fold.train[0], fold.test[0]):
+        sample.image.write_bytes(sample.image.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"2 bad images: .*\.png.*\.png.*data\.on_bad_image=skip"):
+        training.main(["own.yaml", "folds=[1]"])
     assert not (here / "runs").exists()
     words = ["own.yaml", "folds=[1]", "train.epochs=1", "data.on_bad_image=skip"]
     training.main(words)
     testing.main(words)
-    assert "2 unreadable images were left out" in (here / "runs/own/report/table.md").read_text()
+    report = here / "runs/own/report"
+    assert "unreadable images left out of the test sets: 1" in (report / "table.md").read_text()
+    assert len(pd.read_csv(report / "predictions.csv")) == len(fold.test) - 1
 
 
 @pytest.mark.parametrize(
@@ -241,6 +281,53 @@ def test_the_learning_rate_falls_by_a_cosine_over_exactly_the_runs_steps():
         assert head == pytest.approx(0.1 + 0.4 * cosine)
     assert [len(group["params"]) for group in optimizer.param_groups] == [2, 1]
     assert optimizer.param_groups[0]["weight_decay"] == 5e-4
+
+
+def four_pictures(own_set, **options):
+    config = Config(name="x")
+    config.data.workers, config.train.batch_size, config.train.epochs = 0, 2, 3
+    for key, value in options.items():
+        setattr(config.train, key, value)
+    samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {"overall": 3.0}) for i in range(0, 24, 6)]
+    return samples, config
+
+
+def test_a_trainer_runs_its_cosine_to_the_end_and_no_further(own_set):
+    samples, config = four_pictures(own_set)
+    trainer = Trainer(Constant(), samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
+    for _ in range(3):
+        assert trainer.lr > config.train.final_lr
+        trainer.train_epoch("")
+    assert trainer.lr == pytest.approx(config.train.final_lr)
+
+
+def test_gradients_are_clipped_to_the_configured_norm(own_set):
+    samples, config = four_pictures(own_set, clip_gradient=0.125)
+    model = Constant()
+    trainer = Trainer(model, samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
+    trainer.train_epoch("")
+    assert model.value.grad.item() == pytest.approx(-0.125, rel=1e-3)
+
+
+@pytest.mark.parametrize(("layout", "antialias"), [("grid", True), ("cover", False)])
+def test_the_pipeline_cuts_views_as_configured(layout, antialias):
+    picture = torch.randint(0, 256, (3, 600, 1300), dtype=torch.uint8)
+    pipeline = Pipeline(ViewsConfig(layout, antialias), 32, torch.device("cpu"), torch.float32)
+    assert torch.equal(pipeline.cut(picture), make_views(picture, 32, layout=layout, antialias=antialias))
+    assert not torch.equal(pipeline.cut(picture)[:10], make_views(picture, 32))
+
+
+def test_epochs_differ_in_order_and_workers_do_not_change_it(own_set):
+    samples, config = four_pictures(own_set)
+    samples = samples * 4
+    orders = []
+    for workers in (0, 1):
+        config.data.workers = workers
+        loader = make_loader(samples, config, shuffled=True)
+        orders.append([[sample.name for batch in loader for _, sample in batch] for _ in range(2)])
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1]
+    assert sorted(orders[0][0]) == sorted(orders[0][1])
 
 
 def test_any_model_of_that_shape_can_be_driven_and_learns_the_mean(own_set):

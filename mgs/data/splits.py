@@ -76,13 +76,15 @@ def read_fold(data: DataConfig, number: int, *, seed: int) -> Fold:
     return Fold(number, protocol, **subsets, sha256=content_sha256(subsets))
 
 
-def read_folds(data: DataConfig, requested: Sequence[int], *, seed: int) -> tuple[list[Fold], list[str]]:
-    """The requested folds, or all, once every picture in them has been decoded; and the reasons of those left out.
+def read_folds(
+    data: DataConfig, requested: Sequence[int], *, seed: int, decoded: Sequence[str] = SUBSETS
+) -> tuple[list[Fold], list[str]]:
+    """The requested folds, or all, once every picture of the `decoded` subsets has been; and why some were left out.
 
     Pictures that don't decode raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
     """
     folds = [read_fold(data, number, seed=seed) for number in fold_numbers(data, requested)]
-    bad = find_bad_images(sample.image for fold in folds for sample in [*fold.train, *fold.val, *fold.test])
+    bad = find_bad_images(sample.image for fold in folds for subset in decoded for sample in getattr(fold, subset))
     if bad and data.on_bad_image == "error":
         reasons = "; ".join(bad.values())
         raise UserError(f"{len(bad)} bad images: {reasons}; mend them, or leave them out with data.on_bad_image=skip")
@@ -92,11 +94,11 @@ def read_folds(data: DataConfig, requested: Sequence[int], *, seed: int) -> tupl
 
 
 def leave_out(fold: Fold, bad: set[Path]) -> Fold:
-    """The fold without the samples whose pictures are `bad`; `UserError` if that empties a subset."""
+    """The fold, under its own hash, without the samples whose pictures are `bad`; `UserError` if a subset empties."""
     subsets = {s: [sample for sample in getattr(fold, s) if sample.image not in bad] for s in SUBSETS}
     if empty := [subset for subset in SUBSETS if not subsets[subset]]:
         raise UserError(f"fold {fold.number}: no readable image in its {empty[0]} set; mend the files")
-    return Fold(fold.number, fold.protocol, **subsets, sha256=content_sha256(subsets))
+    return Fold(fold.number, fold.protocol, **subsets, sha256=fold.sha256)
 
 
 def makes_folds(data: DataConfig) -> bool:
@@ -156,9 +158,9 @@ def read_protocol(folder: Path, data: DataConfig) -> str:
 
 
 def content_sha256(subsets: Mapping[str, Sequence[Sample]]) -> str:
-    """SHA-256 over subset, name, prompt and MOS of every sample, in hex; the order of samples does not count."""
+    """SHA-256 over subset, name, prompt, style and MOS of every sample, in hex; their order does not count."""
     rows = [
-        json.dumps([subset, sample.name, sample.prompt, sorted(sample.targets.items())])
+        json.dumps([subset, sample.name, sample.prompt, sample.prompt_style, sorted(sample.targets.items())])
         for subset, samples in subsets.items()
         for sample in samples
     ]

@@ -43,6 +43,5 @@ def spread(values: pd.Series) -> float:
 
 
 def selection_value(predictions: pd.DataFrame) -> float:
-    """What the best epoch is chosen by: the mean of all SRCC and PLCC; NaN where one of them is undefined."""
-    figures = measure_folds(predictions)[["srcc", "plcc"]]
-    return float(figures.to_numpy().mean())
+    """What the best epoch is chosen by: the mean of all SRCC and PLCC that are defined; NaN where none is."""
+    return float(measure_folds(predictions)[["srcc", "plcc"]].stack().mean())

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from mgs.evaluation.folds import dimensions_in, measure_folds
+from mgs.evaluation.metrics import METRICS
 from mgs.evaluation.plots import draw_scatter, draw_views
+from mgs.evaluation.report import without_nan
 
 
 class Journal:
@@ -33,10 +35,11 @@ class Journal:
     def add_epoch(self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
         """Record an epoch's training loss, learning rate and validation figures; returns the figures by dimension."""
         figures = {
-            str(row.pop("dimension")): {k: float(row[k]) for k in ("srcc", "plcc", "krcc", "rmse")}
+            str(row["dimension"]): {name: float(row[name]) for name in METRICS}
             for row in measure_folds(predictions).to_dict("records")
         }
-        self.lines.write(json.dumps({"epoch": epoch, "loss": loss, "lr": lr, "val": figures}) + "\n")
+        line = {"epoch": epoch, "loss": loss, "lr": lr, "val": {d: without_nan(one) for d, one in figures.items()}}
+        self.lines.write(json.dumps(line) + "\n")
         self.lines.flush()
         self.board.add_scalar("train/loss", loss, epoch)
         self.board.add_scalar("train/learning_rate", lr, epoch)

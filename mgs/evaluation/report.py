@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +23,7 @@ class Protocol:
     """What a table must say of itself: the data, how it was split, and what was scored with what."""
 
     dataset: str
-    name: str  # published, prompt-disjoint or random-image
+    protocol: str  # published, prompt-disjoint or random-image
     backbone: str
     precision: str
     notes: tuple[str, ...] = ()
@@ -30,7 +32,7 @@ class Protocol:
         folds = per_fold["fold"].nunique()
         images = int(per_fold.drop_duplicates("fold")["images"].sum())
         return (
-            f"{self.dataset}, protocol {self.name}, {folds} fold{'s' * (folds != 1)}, {images} test images, "
+            f"{self.dataset}, protocol {self.protocol}, {folds} fold{'s' * (folds != 1)}, {images} test images, "
             f"backbone {self.backbone}, {self.precision}"
         )
 
@@ -43,7 +45,7 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path) ->
     with whole_file(folder / "predictions.csv") as path:
         predictions.to_csv(path, index=False)
     with whole_file(folder / "metrics.csv") as path:
-        per_fold.assign(dataset=protocol.dataset, protocol=protocol.name).to_csv(path, index=False)
+        per_fold.assign(dataset=protocol.dataset, protocol=protocol.protocol).to_csv(path, index=False)
     with whole_file(folder / "table.md") as path:
         path.write_text(table, encoding="utf-8")
     content = {
@@ -56,7 +58,7 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path) ->
     return table
 
 
-def without_nan(row: dict) -> dict:
+def without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row for JSON, which has no NaN: an undefined figure is null."""
     return {str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 

@@ -8,18 +8,19 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mgs.runtime import UserError, file_sha256
 
+CONTEXT = 77  # tokens of text that every OpenAI CLIP reads
 HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
 DEMO_CLIP = "demo_clip.safetensors"
 DOWNLOADS = Path("~/.cache/clip")  # where openai-clip keeps what it downloads
@@ -72,6 +73,8 @@ def load_backbone(name: str) -> Backbone:
     if name == "demo":
         path = Path(str(resources.files("mgs") / "assets" / DEMO_CLIP))
         return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=False)
+    if name in published and not name.startswith("ViT"):
+        raise UserError(f"model.clip={name}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
     if name in published:
         path = download(name, published[name])
         return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=True)
@@ -89,11 +92,7 @@ def download(name: str, url: str) -> Path:
     folder = DOWNLOADS.expanduser()
     try:
         return Path(openai_clip().clip._download(url, str(folder)))
-    except (
-        OSError,
-        RuntimeError,
-        TypeError,
-    ) as error:  # a server that states no length makes openai-clip raise TypeError
+    except (OSError, HTTPException, RuntimeError, TypeError) as error:  # TypeError: the server stated no length
         raise UserError(
             f"model.clip={name}: weights not on disk and not downloadable ({error}); download {url} "
             f"to {folder / Path(url).name} by other means, or set model.clip to a local file or to demo"
@@ -111,20 +110,14 @@ def read_state_dict(path: Path) -> StateDict:
                 state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise unreadable(path, error) from None
-    except Exception as error:  # pickle.UnpicklingError, which torch raises under a name of its own
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise unreadable(path, error) from None
+    except Exception:  # readers of zip, pickle, TorchScript and safetensors each raise errors of their own
+        raise UserError(
+            f"model.clip={path}: not readable as CLIP weights: neither a TorchScript archive, nor a .pt with nothing "
+            "but a dict of tensors, nor a .safetensors file; download it again"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"model.clip={path}: not a state dict of tensors; expected OpenAI CLIP weights")
+        raise UserError(f"model.clip={path}: not a plain dict of tensors; save the model's state_dict() alone")
     return {key: value for key, value in state.items() if key not in SCRIPT_CONSTANTS}
-
-
-def unreadable(path: Path, error: Exception) -> UserError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return UserError(f"model.clip={path}: not readable as CLIP weights ({reason}); give a .pt or .safetensors file")
 
 
 def is_jit_archive(path: Path) -> bool:
@@ -143,22 +136,25 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
         width, _, _, patch = state["visual.conv1.weight"].shape
         grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
         text_width, embed_dim = state["text_projection"].shape
+        blocks = [count_blocks(state, tower) for tower in ("visual.transformer", "transformer")]
+        if not grid or not all(blocks) or not all(weight.is_floating_point() for weight in state.values()):
+            raise ValueError("a tower without positions or blocks, or weights that are not floating point")
         clip: Clip = openai_clip().model.CLIP(
             embed_dim=embed_dim,
             image_resolution=patch * grid,
-            vision_layers=count_blocks(state, "visual.transformer"),
+            vision_layers=blocks[0],
             vision_width=width,
             vision_patch_size=patch,
             context_length=len(state["positional_embedding"]),
             vocab_size=len(state["token_embedding.weight"]),
             transformer_width=text_width,
             transformer_heads=text_width // HEAD_WIDTH,
-            transformer_layers=count_blocks(state, "transformer"),
+            transformer_layers=blocks[1],
         )
         clip.load_state_dict(state)
     except KeyError as error:
         raise UserError(f"model.clip={source}: no tensor {error} in it; expected OpenAI CLIP weights") from None
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError, ZeroDivisionError, IndexError) as error:
         problem = " ".join(str(error).split())[:300]
         raise UserError(f"model.clip={source}: tensors do not make up an OpenAI CLIP: {problem}") from None
     return clip.float().eval()

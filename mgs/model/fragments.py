@@ -35,11 +35,12 @@ class Style:
         if self.prepositions:
             longest_first = sorted(self.prepositions, key=len, reverse=True)
             words = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in longest_first)
-            parts.append(rf"(?<!{IN_WORD})(?=(?:{words})(?!{IN_WORD}))")
+            parts.append(rf"{WORD_START}(?=(?:{words}){WORD_END})")
         return re.compile("|".join(parts), re.IGNORECASE)
 
 
-IN_WORD = r"[\w'’-]"  # a hyphenated word ("head-on") is one word
+# A word with a hyphen ("head-on") or an apostrophe inside is one word; a quotation mark at its end is not part of it.
+WORD_START, WORD_END = r"(?<![\w-])(?<!\w['’])", r"(?![\w-]|['’]\w)"
 NOT_IN_NUMBER = r"(?:(?<!\d){0}|{0}(?!\d))"  # "4.5mm", "3,000" and "16:9" stay whole
 INITIAL = r"(?<!\b[^\W\d_])"  # "J.R.R." stays whole
 LEADING_POINT = r"(?!(?<!\w)\.\d)"  # so does ".5"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mgs.config import MOS_MAX, ModelConfig
-from mgs.model.clip_backbone import Clip, encode_images, encode_texts, tokenize
+from mgs.model.clip_backbone import CONTEXT, Clip, encode_images, encode_texts, tokenize
 from mgs.model.fragments import Prompt, clean_prompt, split_prompt
 from mgs.model.freezing import freeze
 from mgs.model.templates import read_levels, sentences
@@ -101,7 +101,7 @@ class MGS(nn.Module):
         return MOS_MAX * torch.where(counts > 1, mixed, whole)  # a prompt of one fragment is its own whole
 
 
-def find_truncated(prompts: Sequence[Prompt], context: int) -> list[str]:
+def find_truncated(prompts: Sequence[Prompt], context: int = CONTEXT) -> list[str]:
     """The distinct prompts that are longer than CLIP's context and are cut, with their end token kept."""
     texts = sorted({clean_prompt(prompt.text) for prompt in prompts})
     return [texts[i] for i in tokenize(texts, context)[1]]

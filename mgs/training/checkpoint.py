@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import mgs
 from mgs.config import Config
@@ -62,12 +62,34 @@ def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, 
         save_file(tensors, temporary, metadata={"mgs": json.dumps(metadata, ensure_ascii=False)})
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, on the CPU, in eval mode; nothing in it is unpickled or run. Raises `UserError`."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself, without its tensors. Raises `UserError`."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["mgs"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})["mgs"])
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: no readable checkpoint ({error}); train one with train.py") from None
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: not an MGS checkpoint: it has no metadata of ours; train one with train.py") from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: in format {metadata.get('format')}, this version reads {FORMAT}; use another mgs")
+    return metadata
+
+
+def refuse_other_fold(folder: Path, sha256: str) -> None:
+    """Raise a `UserError` where a finished fold was trained on other samples than those with this hash."""
+    if read_metadata(folder / CHECKPOINT).get("fold_sha256") != sha256:
+        raise UserError(
+            f"{folder}: trained on other data than there is now (images, prompts, MOS or splits changed); "
+            "train it again with overwrite=true, or say name=ANOTHER"
+        )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, on the CPU, in eval mode; nothing in it is unpickled or run. Raises `UserError`."""
+    metadata = read_metadata(path)
+    try:
+        tensors = load_file(path)
         merged = OmegaConf.merge(OmegaConf.structured(Config), metadata["config"])
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
         clip = find_clip(path, metadata["backbone"], tensors)
@@ -77,8 +99,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 f"{path}: trained with other sentences than this version's; score with mgs {metadata['mgs_version']}"
             )
         missing, unexpected = model.load_state_dict(tensors, strict=False)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: no readable checkpoint ({error}); train one with train.py") from None
     except (KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not an MGS checkpoint ({' '.join(str(error).split())})") from None
     except RuntimeError as error:

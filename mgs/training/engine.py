@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
 from mgs.config import Config, TrainConfig, ViewsConfig
@@ -75,11 +76,13 @@ class Pictures(Dataset):
 
 def make_loader(samples: Sequence[Sample], config: Config, *, shuffled: bool) -> DataLoader:
     """Batches of decoded pictures; shuffled anew each epoch, in an order that only the seed decides."""
+    pictures = Pictures(samples)
+    # The loader draws from its generator too, depending on its workers; so the sampler has one to itself.
+    order = RandomSampler(pictures, generator=torch.Generator().manual_seed(config.seed))
     return DataLoader(
-        Pictures(samples),
+        pictures,
         batch_size=config.train.batch_size,
-        shuffle=shuffled,
-        generator=torch.Generator().manual_seed(config.seed),
+        sampler=order if shuffled else SequentialSampler(pictures),
         num_workers=config.data.workers,
         persistent_workers=config.data.workers > 0,
         collate_fn=list,  # pictures differ in size, so they stay a list
@@ -162,6 +165,8 @@ def predict(model: nn.Module, samples: Sequence[Sample], config: Config, pipelin
     with tqdm(total=len(samples), desc="scoring", unit="image", leave=False, delay=2) as bar:
         for batch in make_loader(samples, config, shuffled=False):
             scores = {name: values.tolist() for name, values in pipeline.score(model, batch).items()}
+            if not all(math.isfinite(scores[d][i]) for i, (_, sample) in enumerate(batch) for d in sample.targets):
+                raise UserError("scoring: the model gives no finite scores; lower train.lr, or set precision=fp32")
             for i, (_, sample) in enumerate(batch):
                 row: dict = {"image": sample.name, "prompt": sample.prompt}
                 for dimension, mos in sample.targets.items():

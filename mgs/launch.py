@@ -1,0 +1,202 @@
+"""From a command line's words and YAML files to a checked `Config`, and back to a file beside the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mgs.config import Config
+from mgs.runtime import UserError, whole_file
+
+SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no config is named
+    "AGIQA-1K": "configs/agiqa1k.yaml",
+    "AGIQA-3K": "configs/agiqa3k.yaml",
+    "AIGCIQA2023": "configs/aigciqa2023.yaml",
+}
+DEMO_CONFIG = "configs/demo.yaml"
+NOT_THE_RUN = ("folds", "device", "data.workers", "overwrite")  # may change between two calls for the same run
+DEMO_BANNER = """\
++---------------------------------------------------------------------------+
+| No dataset under data/: this is the DEMO, on generated drawings, with a   |
+| small CLIP that knows drawings. Its numbers say nothing about real images.|
+| data/README.md tells where the real datasets go.                          |
++---------------------------------------------------------------------------+"""
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, lay it over its `base` and the defaults, then lay `key=value` words over it.
+
+    An unknown key, a wrong type or an impossible value raises a `UserError` naming the place and the key.
+    """
+    words = read_words(overrides)
+    own = read_yaml(path)
+    base = words.get("base") or base_of(path, own)
+    layers = [*read_bases(Path(str(base)), [path]), (str(path), own)] if base else [(str(path), own)]
+    layers.append(("command line", words))
+    merged = OmegaConf.structured(Config)
+    for source, layer in layers:
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except (OmegaConfBaseException, TypeError) as error:
+            raise UserError(f"{source}: {explain(error, merged, layer)}") from None
+    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    config.name = config.name or path.stem
+    config.base = None  # its values are in the config now
+    for key, problem in find_impossible_values(config):
+        set_by = [place for place, layer in layers if OmegaConf.select(layer, key) is not None]
+        source = set_by[-1] if set_by else path
+        raise UserError(f"{source}: {key}={OmegaConf.select(merged, key)}: {problem}")
+    return config
+
+
+def find_configs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Tell a command line's YAML files from its `key=value` words.
+
+    With no file among them: the shipped config of every dataset found under data/, or the demo's, with a banner.
+    """
+    paths = [Path(word) for word in argv if word.endswith((".yaml", ".yml")) and "=" not in word]
+    overrides = [word for word in argv if Path(word) not in paths]
+    read_words(overrides)
+    if not paths:
+        paths = [Path(file) for name, file in SHIPPED_CONFIGS.items() if any(Path("data", name).glob("[!.]*"))]
+    if not paths:
+        print(DEMO_BANNER, flush=True)
+        paths = [Path(DEMO_CONFIG)]
+    return paths, overrides
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """One YAML file as a mapping; a missing, malformed or non-mapping file is a `UserError`."""
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file; see configs/ for those that ship") from None
+    except Exception as error:  # PyYAML and OSError have no common base; each says what is wrong with the file
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{path}: a config is a mapping of keys to values, this is not")
+    try:
+        OmegaConf.resolve(content)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from None
+    return content
+
+
+def base_of(path: Path, content: DictConfig) -> Path | None:
+    """The YAML that this one changes, if it names one."""
+    return path.parent / str(content["base"]) if content.get("base") else None
+
+
+def read_bases(path: Path, seen: list[Path]) -> list[tuple[str, DictConfig]]:
+    """A base and its own bases, the deepest first; a file that is its own base is a `UserError`."""
+    if path.resolve() in [one.resolve() for one in seen]:
+        raise UserError(f"{seen[-1]}: base: {path} is among its own bases; name another")
+    content = read_yaml(path)
+    deeper = base_of(path, content)
+    return [*(read_bases(deeper, [*seen, path]) if deeper else []), (str(path), content)]
+
+
+def read_words(words: Sequence[str]) -> DictConfig:
+    """`key=value` words of a command line as a mapping."""
+    for word in words:
+        if "=" not in word:
+            raise UserError(f"command line: {word!r} is neither a .yaml file nor key=value")
+    try:
+        return OmegaConf.from_dotlist(list(words))
+    except Exception as error:  # PyYAML parses the values and raises its own errors
+        raise UserError(f"command line: {' '.join(str(error).split())}") from None
+
+
+def explain(error: Exception, merged: Any, layer: DictConfig) -> str:
+    """OmegaConf's error on laying `layer` over `merged`, as `key: problem` on one line with the keys that are right."""
+    for name, value in layer.items_ex(resolve=False):
+        section = OmegaConf.select(merged, str(name))
+        if OmegaConf.is_dict(section) and not OmegaConf.is_dict(value):
+            return f"{name!s}={value}: a section of keys, such as {name!s}.{next(iter(section))}=..."
+    key = str(getattr(error, "full_key", "") or ", ".join(map(str, layer)))
+    problem = str(error).splitlines()[0].rstrip(".")
+    if "not in" in problem and "Key" in problem:
+        parent = key.rpartition(".")[0]
+        section = OmegaConf.select(merged, parent) if parent else merged
+        return f"{key}: unknown key; known here: {', '.join(map(str, section))}"
+    return f"{key}: {problem}"
+
+
+def find_impossible_values(config: Config) -> list[tuple[str, str]]:
+    """Keys whose value has the right type and still cannot work, each with what it must be."""
+    data, model, train = config.data, config.model, config.train
+    temperature = model.temperature
+    rules = [
+        (
+            "name",
+            config.name not in ("", ".", "..") and not set("/\\") & set(config.name),
+            "a folder's name, without /",
+        ),
+        ("seed", 0 <= config.seed < 2**32, "from 0 to 4294967295"),
+        ("folds", all(n >= 1 for n in config.folds), "fold numbers begin at 1"),
+        ("folds", len(set(config.folds)) == len(config.folds), "each fold once"),
+        ("data.workers", data.workers >= 0, "0 or more"),
+        ("data.mos_range", is_range(data.mos_range), "[lowest, highest]"),
+        ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
+        (
+            "model.temperature",
+            temperature in ("learned", "clip") if isinstance(temperature, str) else is_positive(temperature),
+            "a number above 0, learned, or clip",
+        ),
+        ("train.epochs", train.epochs >= 1, "1 or more"),
+        ("train.batch_size", train.batch_size >= 1, "1 or more"),
+        ("train.lr", is_positive(train.lr), "a number above 0"),
+        ("train.final_lr", 0 <= train.final_lr <= train.lr, "from 0 to train.lr"),
+        (
+            "train.head_lr",
+            train.head_lr is None or (is_positive(train.head_lr) and train.head_lr >= train.final_lr),
+            "a number above 0, and not below train.final_lr",
+        ),
+        ("train.weight_decay", train.weight_decay >= 0, "0 or more"),
+        ("train.clip_gradient", is_positive(train.clip_gradient), "a number above 0"),
+    ]
+    return [(key, f"must be {expected}") for key, holds, expected in rules if not holds]
+
+
+def is_range(numbers: Sequence[float]) -> bool:
+    """Whether it is two finite numbers, the lower one first."""
+    return len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]
+
+
+def is_positive(number: float) -> bool:
+    """Whether it is above zero and finite."""
+    return math.isfinite(number) and number > 0
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the complete config, defaults and all, as YAML."""
+    with whole_file(path) as temporary:
+        OmegaConf.save(OmegaConf.structured(config), temporary)
+
+
+def refuse_other_run(config: Config, record: Path) -> None:
+    """Raise a `UserError` where `record`, a run's saved config, differs from `config` in what its results depend on."""
+    changed = differing_keys(load_config(record), config, ignored=NOT_THE_RUN)
+    if changed:
+        raise UserError(
+            f"{record.parent}: holds a run with another {', '.join(changed)}; "
+            "say name=ANOTHER for a run of its own, or train it anew with overwrite=true"
+        )
+
+
+def differing_keys(one: Config, other: Config, *, ignored: Sequence[str] = ()) -> list[str]:
+    """Dotted keys whose values differ between two configs."""
+    flat = [flatten(OmegaConf.to_container(OmegaConf.structured(config))) for config in (one, other)]
+    return sorted(key for key in flat[0] if flat[0][key] != flat[1][key] and key not in ignored)
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to one with dotted keys."""
+    if not isinstance(content, dict):
+        return {prefix: content}
+    return {k: v for key, part in content.items() for k, v in flatten(part, f"{prefix}.{key}".lstrip(".")).items()}
