@@ -1,0 +1,240 @@
+"""The drawn dataset and the small CLIP that goes with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from mgs.data.demo import SIZES, rate, write_demo
+from mgs.data.demo_captions import FACTS, caption, contradict, describe
+from mgs.data.demo_generators import (
+    AUTHENTICITY_DAMAGES,
+    GENERATORS,
+    QUALITY_DAMAGES,
+    Damage,
+    Drawn,
+    as_asked,
+    draw,
+    make_mistakes,
+    places,
+    sample_damage,
+    true_correspondence,
+)
+from mgs.data.demo_prompts import (
+    BACKGROUNDS,
+    COLOURS,
+    OBJECTS,
+    PARTS,
+    STYLES,
+    Content,
+    part_of,
+    sample_content,
+    write_prompt,
+)
+from mgs.data.views import make_views
+from mgs.model.clip_backbone import load_backbone
+from mgs.runtime import UserError
+
+ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
+MAX_ASSET_BYTES = 8_000_000
+FEW = {"train": 42, "val": 6, "test": 21}
+DIMENSIONS = ["quality", "authenticity", "correspondence"]
+SCENE = Content((("red", "house"), ("blue", "fish")), "grassy meadow", "white frame")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawn") / "demo"
+    write_demo(root, sizes=FEW)
+    return root
+
+
+def read_part(root: Path, part: str) -> pd.DataFrame:
+    return pd.read_csv(root / "splits" / "prompt-disjoint" / "1" / f"{part}.csv", keep_default_na=False)
+
+
+def all_files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def contents(part: str, count: int) -> Iterator[Content]:
+    rng = np.random.default_rng(0)
+    return (sample_content(rng, part) for _ in range(count))
+
+
+def detail(picture: np.ndarray) -> float:
+    """Mean step between neighbouring pixels of what the model sees of the whole picture."""
+    whole = make_views(torch.from_numpy(picture).permute(2, 0, 1), 96)[0]
+    return float(whole.diff(dim=-1).abs().mean())
+
+
+def test_the_same_seed_gives_the_same_files_and_another_seed_gives_others(demo: Path, tmp_path: Path) -> None:
+    write_demo(tmp_path / "again", sizes=FEW)
+    write_demo(tmp_path / "other", seed=8, sizes=FEW)
+    assert all_files(tmp_path / "again") == all_files(demo)
+    assert read_part(tmp_path / "other", "test").prompt.tolist() != read_part(demo, "test").prompt.tolist()
+
+
+def test_tables_have_the_columns_sizes_and_pictures_that_they_promise(demo: Path) -> None:
+    for part, size in FEW.items():
+        table = read_part(demo, part)
+        assert list(table) == ["image", "prompt", "prompt_style", *DIMENSIONS, "generator"]
+        assert len(table) == size
+        assert all((demo / image).is_file() for image in table.image)
+    with Image.open(demo / read_part(demo, "val").image[0]) as picture:
+        assert (picture.size, picture.mode) == ((512, 512), "RGB")
+    protocol = json.loads((demo / "splits" / "prompt-disjoint" / "protocol.json").read_text())
+    assert protocol.keys() == {"dataset", "protocol", "seed", "sha256"}
+    assert set(SIZES) == set(FEW) == set(PARTS) - {"pretraining"}
+
+
+def test_every_generator_and_prompt_style_occurs_and_mos_fill_their_scale(demo: Path) -> None:
+    table = pd.concat([read_part(demo, part) for part in FEW])
+    assert set(table.generator) == set(GENERATORS)
+    assert len(GENERATORS) >= 6
+    assert set(table.prompt_style) == set(STYLES)
+    assert table[DIMENSIONS].ge(0).all(axis=None)
+    assert table[DIMENSIONS].le(5).all(axis=None)
+    assert (table[DIMENSIONS].std() > 0.8).all()
+
+
+def test_no_prompt_is_in_two_parts(demo: Path) -> None:
+    prompts = {part: set(read_part(demo, part).prompt) for part in FEW}
+    assert sum(map(len, prompts.values())) == len(set.union(*prompts.values()))
+
+
+def test_a_content_belongs_to_one_part_whatever_its_wording_and_order() -> None:
+    for part in PARTS:
+        for content in contents(part, 50):
+            backwards = Content(content.things[::-1], content.background, content.light, not content.stacked)
+            assert part_of(content.elements) == part_of(backwards.elements) == part
+
+
+def test_captions_of_the_pretraining_never_name_a_content_of_another_part() -> None:
+    rng = np.random.default_rng(1)
+    for content in contents("pretraining", 100):
+        damage = sample_damage(GENERATORS["glimmer"], rng)
+        spots = places(as_asked(content), rng)
+        for corner in (None, (0, 0), (128, 64)):
+            view = describe(content, damage, spots, corner)
+            named, claims = caption(view, rng)
+            assert claims <= view.facts, named
+            for claimed in (claims, contradict(view, rng)[1]):
+                assert claimed <= set(FACTS)
+                shown = [claim for claim in claimed if claim in BACKGROUNDS or claim.split()[-1] in OBJECTS]
+                lights = [claim for claim in claimed if claim in ("soft lighting", "golden light", "white frame")]
+                assert not shown or part_of([*shown, *lights]) == "pretraining"
+
+
+def test_a_prompt_names_every_element_in_every_style() -> None:
+    for content in contents("train", 100):
+        for style in STYLES:
+            prompt = write_prompt(content, style)
+            assert all(element in prompt.lower() for element in content.elements)
+    assert write_prompt(Content((("orange", "cup"),)), "sentence") == "An orange cup."
+
+
+@pytest.mark.parametrize("name", QUALITY_DAMAGES)
+def test_more_damage_of_the_picture_lowers_quality_alone(name: str) -> None:
+    levels = [Damage(**{name: level}) for level in (0, 0.2, 0.5, 0.9)]
+    quality = [rate(damage.quality, np.random.default_rng(0)) for damage in levels]
+    assert quality == sorted(quality, reverse=True)
+    assert quality[0] - quality[-1] > 3
+    assert {damage.authenticity for damage in levels} == {1}
+
+
+@pytest.mark.parametrize("name", AUTHENTICITY_DAMAGES)
+def test_more_disfigurement_lowers_authenticity_alone(name: str) -> None:
+    levels = [Damage(**{name: level}) for level in (0, 0.2, 0.5, 0.9)]
+    authenticity = [rate(damage.authenticity, np.random.default_rng(0)) for damage in levels]
+    assert authenticity == sorted(authenticity, reverse=True)
+    assert authenticity[0] - authenticity[-1] > 3
+    assert {damage.quality for damage in levels} == {1}
+
+
+def test_damage_outlives_the_squeeze_to_the_models_input() -> None:
+    def drawn(**levels: float) -> np.ndarray:
+        return draw(as_asked(SCENE), Damage(**levels), np.random.default_rng(3))
+
+    details = [detail(drawn(blur=level)) for level in (0, 0.15, 0.5, 1)]
+    assert details == sorted(details, reverse=True)
+    grains = [detail(drawn(noise=level)) for level in (0, 0.15, 0.5, 1)]
+    assert grains == sorted(grains)
+    fades = [float(drawn(fade=level).std()) for level in (0, 0.15, 0.5, 1)]
+    assert fades == sorted(fades, reverse=True)
+    clean = make_views(torch.from_numpy(drawn()).permute(2, 0, 1), 96)
+    for name in (*QUALITY_DAMAGES, *AUTHENTICITY_DAMAGES):
+        views = make_views(torch.from_numpy(drawn(**{name: 0.5})).permute(2, 0, 1), 96)
+        assert (views - clean).abs().mean((1, 2, 3)).min() > 0.01, name  # in every one of the ten views
+
+
+def test_correspondence_is_the_share_of_the_prompt_that_was_drawn() -> None:
+    house = SCENE.things[0]
+    assert true_correspondence(SCENE, as_asked(SCENE)) == 1
+    nothing = Drawn((None, None), None, None)
+    assert true_correspondence(SCENE, nothing) == 0
+    lacks_fish = Drawn((house, None), SCENE.background, SCENE.light)
+    green_fish = Drawn((house, ("green", "fish")), SCENE.background, SCENE.light)
+    elsewhere = Drawn((house, None), "brick wall", SCENE.light)
+    shares = [true_correspondence(SCENE, d) for d in (as_asked(SCENE), green_fish, lacks_fish, elsewhere, nothing)]
+    assert shares == sorted(set(shares), reverse=True)
+    rng = np.random.default_rng(0)
+    assert make_mistakes(SCENE, 0, rng) == as_asked(SCENE)
+    assert true_correspondence(SCENE, make_mistakes(SCENE, 1, rng)) < 0.4
+
+
+def test_raters_disagree_but_keep_to_the_scale() -> None:
+    rng = np.random.default_rng(0)
+    marks = [rate(share, rng) for share in (0.0, 1.0) for _ in range(200)]
+    assert len(set(marks)) > 100
+    assert min(marks) >= 0
+    assert max(marks) <= 5
+
+
+def test_a_killed_run_leaves_no_half_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mgs.data.demo.write_json", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_demo(tmp_path / "demo", sizes={"train": 3, "val": 3, "test": 3})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_dataset_is_never_overwritten(demo: Path) -> None:
+    before = all_files(demo)
+    with pytest.raises(UserError, match="something in it"):
+        write_demo(demo, sizes=FEW)
+    assert all_files(demo) == before
+
+
+def test_the_demo_clip_is_small_and_says_how_it_was_made() -> None:
+    assert ASSET.stat().st_size <= MAX_ASSET_BYTES
+    with safe_open(ASSET, framework="pt") as weights:
+        about = weights.metadata()
+        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
+    assert about["made_by"] == "scripts/pretrain_demo_clip.py"
+    assert {"seed", "steps", "data"} <= about.keys()
+
+
+def test_the_demo_clip_loads_into_openais_architecture_and_tells_most_colours_apart() -> None:
+    import clip
+
+    model = load_backbone("demo").clip
+    asked = [Content(((colour, "square"),)) for colour in COLOURS]
+    pictures = [draw(as_asked(content), Damage(), np.random.default_rng(0)) for content in asked]
+    views = torch.stack([make_views(torch.from_numpy(picture).permute(2, 0, 1), 96)[0] for picture in pictures])
+    with torch.no_grad():
+        images = model.encode_image(views)
+        texts = model.encode_text(clip.tokenize([write_prompt(content, "hybrid") for content in asked]))
+    cosines = torch.nn.functional.normalize(images, dim=-1) @ torch.nn.functional.normalize(texts, dim=-1).T
+    right = int((cosines.argmax(1) == torch.arange(len(COLOURS))).sum())
+    assert right > len(COLOURS) // 2  # by chance it would be one
