@@ -49,7 +49,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     config.base = None  # its values are in the config now
     for key, problem in find_impossible_values(config):
         set_by = [place for place, layer in layers if OmegaConf.select(layer, key) is not None]
-        source = set_by[-1] if set_by else path
+        source = set_by[-1] if set_by else str(path)
         raise UserError(f"{source}: {key}={OmegaConf.select(merged, key)}: {problem}")
     return config
 

@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors import safe_open
 
 from mgs.data.demo import SIZES, rate, write_demo
-from mgs.data.demo_captions import FACTS, caption, contradict, describe
 from mgs.data.demo_generators import (
     AUTHENTICITY_DAMAGES,
     GENERATORS,
@@ -42,6 +41,7 @@ from mgs.data.demo_prompts import (
 from mgs.data.views import make_views
 from mgs.model.clip_backbone import load_backbone
 from mgs.runtime import UserError
+from scripts.demo_captions import FACTS, caption, contradict, describe
 
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
 MAX_ASSET_BYTES = 8_000_000

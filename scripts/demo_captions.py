@@ -8,6 +8,7 @@ it, so that training knows exactly which captions fit which pictures.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -26,12 +27,9 @@ from mgs.data.demo_prompts import (
     write_prompt,
 )  # fmt: skip
 from mgs.data.views import PATCH_PIXELS
+from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS, sentences
 
 PART = "pretraining"  # of the drawn world
-QUALITY_WORDS = ("bad", "poor", "fair", "good", "perfect")
-AUTHENTICITY_WORDS = (
-    "unrealistic", "slightly unrealistic", "fairly realistic", "realistic", "highly realistic",
-)  # fmt: skip
 LOOKS = {
     "blur": "blurry", "noise": "grainy", "blocks": "pixelated", "fade": "faded",
     "flat": "flat cartoon", "warp": "distorted", "fringe": "colour-fringed", "glitch": "glitchy",
@@ -46,12 +44,14 @@ FACT_NUMBER = {fact: number for number, fact in enumerate(FACTS)}
 # Each with its claims: sentences on both levels (quality changing slowest), on quality, on authenticity
 LEVEL_SENTENCES: tuple[list[tuple[str, frozenset[str]]], ...] = (
     [
-        (f"A photo of {q} quality that appears {r}.", frozenset((f"quality {q}", f"authenticity {r}")))
-        for q in QUALITY_WORDS
-        for r in AUTHENTICITY_WORDS
+        (text, frozenset((f"quality {q}", f"authenticity {r}")))
+        for text, (q, r) in zip(sentences("joint"), product(QUALITY_WORDS, AUTHENTICITY_WORDS), strict=True)
     ],
-    [(f"A photo of {q} quality.", frozenset([f"quality {q}"])) for q in QUALITY_WORDS],
-    [(f"A photo that appears {r}.", frozenset([f"authenticity {r}"])) for r in AUTHENTICITY_WORDS],
+    [(text, frozenset([f"quality {q}"])) for text, q in zip(sentences("separate"), QUALITY_WORDS, strict=False)],
+    [
+        (text, frozenset([f"authenticity {r}"]))
+        for text, r in zip(sentences("separate")[len(QUALITY_WORDS) :], AUTHENTICITY_WORDS, strict=True)
+    ],
 )
 SEEN = 0.6  # share of a thing's box that a window must show before a caption names it
 
