@@ -72,6 +72,9 @@ WRONG = {
     "unknown fold": (nothing, ["folds=[11]"], ["11", "1, 2, 3"]),
     "absent CLIP": (nothing, ["model.clip=no/clip.pt"], ["model.clip=no/clip.pt", "no such file", "demo"]),
     "CLIP that is none": (nothing, ["model.clip=mos.csv"], ["mos.csv", "CLIP weights"]),
+    "ResNet CLIP": (nothing, ["model.clip=RN50"], ["model.clip=RN50", "ResNet", "ViT"]),
+    "runs that is a file": (nothing, ["runs=mos.csv"], ["mos.csv", "check the folder"]),
+    "device we do not drive": (nothing, ["device=meta"], ["device=meta", "auto, cpu, cuda"]),
     "no such device": (nothing, ["device=tpu9"], ["device=tpu9", "auto, cpu, cuda"]),
 }
 
