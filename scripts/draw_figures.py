@@ -20,7 +20,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from mgs.data.images import read_image
 from mgs.data.views import PATCH_PIXELS, make_views, windows
 from mgs.launch import load_config
-from mgs.model.clip_backbone import encode_images, encode_texts, input_size
+from mgs.model.clip_backbone import input_size
+from mgs.model.encoders import finish_views, start_views
 from mgs.model.fragments import Prompt, clean_prompt, split_prompt
 from mgs.model.mgs import MGS, TOP_PATCHES
 from mgs.model.templates import AUTHENTICITY_AXIS, AUTHENTICITY_WORDS, QUALITY_AXIS, QUALITY_WORDS, joint_probability
@@ -92,8 +93,8 @@ def draw_method(model: MGS, row: pd.Series, path: Path) -> Figure:
     prompt = Prompt(str(row["prompt"]), str(row["style"]))
     whole, fragments = clean_prompt(prompt.text), split_prompt(prompt.text, prompt.style)
     scores = {name: value.item() for name, value in vars(model(views[None], [prompt])).items()}
-    vision = encode_images(model.clip, views)  # (V, D)
-    text = encode_texts(model.clip, [*model.sentences, whole, *fragments])
+    vision = finish_views(model.clip, start_views(model.clip, views))  # (V, D)
+    text = model.encode_texts([*model.sentences, whole, *fragments])
     level, rest = text[: len(model.sentences)], text[len(model.sentences) :]
     joint = joint_probability((vision[0] @ level.T + (vision[1:] @ level.T).mean(0)) / 2, model.temperature)
     fragment_patch = rest[1:] @ vision[1:].T  # (F, P)

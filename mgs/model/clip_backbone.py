@@ -1,4 +1,4 @@
-"""The one file that touches openai-clip: find, read and build a CLIP, and embed pictures and text with it."""
+"""The one file that touches openai-clip: find, read and build a CLIP, and turn text into its tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import resources
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgs.runtime import UserError, file_sha256
 
@@ -170,33 +170,14 @@ def input_size(clip: Clip) -> int:
     return int(clip.visual.input_resolution)
 
 
-def tokenize(texts: Sequence[str], context: int) -> tuple[Tensor, list[int]]:
-    """Texts as token rows, (N, context) int64, and the positions of those cut short; a cut text keeps its end token."""
+@functools.lru_cache(maxsize=65_536)  # byte-pair encoding is slow, and a prompt comes back every epoch
+def token_numbers(text: str, context: int) -> tuple[int, ...]:
+    """A text's token numbers, from start to end token, at most `context`; a text cut short keeps its end token."""
     tokenizer = openai_clip().clip._tokenizer
     start, end = tokenizer.encoder["<|startoftext|>"], tokenizer.encoder["<|endoftext|>"]
-    rows = torch.zeros(len(texts), context, dtype=torch.long)
-    truncated = []
-    for i, text in enumerate(texts):
-        tokens = tokenizer.encode(text)
-        if len(tokens) > context - 2:  # the start and end tokens take two places
-            truncated.append(i)
-        tokens = [start, *tokens[: context - 2], end]
-        rows[i, : len(tokens)] = torch.tensor(tokens)
-    return rows, truncated
+    return (start, *tokenizer.encode(text)[: context - 2], end)
 
 
-def encode_images(clip: Clip, views: Tensor) -> Tensor:
-    """Views, (..., 3, S, S), as unit-norm float32 embeddings, (..., D)."""
-    embeddings = clip.encode_image(views.flatten(0, -4))
-    return unit_norm(embeddings).unflatten(0, views.shape[:-3])
-
-
-def encode_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
-    """Texts as unit-norm float32 embeddings, (N, D)."""
-    tokens, _ = tokenize(texts, clip.context_length)
-    return unit_norm(clip.encode_text(tokens.to(clip.logit_scale.device)))
-
-
-def unit_norm(embeddings: Tensor) -> Tensor:
-    """Embeddings of any dtype, scaled to length 1 in float32."""
-    return nn.functional.normalize(embeddings.float(), dim=-1)
+def is_too_long(text: str, context: int = CONTEXT) -> bool:
+    """Whether a text has more tokens than fit between the start and end tokens, and so is cut short."""
+    return len(openai_clip().clip._tokenizer.encode(text)) > context - 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import nn
 
+from mgs.config import ModelConfig
 from mgs.model.clip_backbone import Clip
 
 PARTS = {  # pattern in a parameter's name -> what the log calls its part
@@ -28,6 +30,15 @@ def freeze(clip: Clip, share: float, *, stem: bool) -> None:
         frozen += [*visual.conv1.parameters(), *visual.ln_pre.parameters(), *clip.token_embedding.parameters()]
     for parameter in frozen:
         parameter.requires_grad_(False)
+
+
+def constant_blocks(transformer: Any, config: ModelConfig) -> int:
+    """How many of a tower's first blocks are a constant function of its input: none where the stem trains below them.
+
+    The last block never counts, even frozen: it is computed for one token only, which needs no keeping.
+    """
+    blocks = len(transformer.resblocks)
+    return min(int(config.frozen_blocks * blocks), blocks - 1) if config.freeze_stem else 0
 
 
 def describe_parameters(model: nn.Module) -> str:

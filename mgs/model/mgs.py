@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mgs.config import MOS_MAX, ModelConfig
-from mgs.model.clip_backbone import CONTEXT, Clip, encode_images, encode_texts, tokenize
+from mgs.model.clip_backbone import Clip, is_too_long
+from mgs.model.encoders import finish_views, start_views
 from mgs.model.fragments import Prompt, clean_prompt, split_prompt
-from mgs.model.freezing import freeze
+from mgs.model.freezing import constant_blocks, freeze
 from mgs.model.templates import read_levels, sentences
+from mgs.model.texts import TextEncoder
 
 TOP_PATCHES = 3  # a fragment is scored on the patches that show it best
 
@@ -46,31 +48,49 @@ class MGS(nn.Module):
         start = 0.0 if isinstance(config.temperature, str) else math.log(config.temperature)
         self.log_temperature = nn.Parameter(torch.tensor(start), requires_grad=config.temperature == "learned")
         freeze(clip, config.frozen_blocks, stem=config.freeze_stem)
+        self.constant = constant_blocks(clip.visual.transformer, config)
+        self.encode_texts = TextEncoder(clip, constant_blocks(clip.transformer, config))
 
     @property
     def temperature(self) -> Tensor:
         """What similarities are multiplied by before the softmax over level sentences."""
         return (self.clip.logit_scale if self.config.temperature == "clip" else self.log_temperature).exp()
 
+    def train(self, mode: bool = True) -> MGS:
+        """Switch between training and evaluation; either way what was kept of texts is forgotten."""
+        self.encode_texts.embeddings.forget()
+        return super().train(mode)
+
     def forward(self, views: Tensor, prompts: Sequence[Prompt]) -> Scores:
         """Score B images: `views` is (B, V, 3, S, S) as `make_views` cuts them, view 0 the whole image; B prompts."""
+        return self.score_halfway(self.start(views), prompts)
+
+    def start(self, views: Tensor) -> Tensor:
+        """Views, (B, V, 3, S, S), after the image tower's constant part, (B, V, L, W).
+
+        Where the stem trains, nothing is constant: this is then the stem's output, with its gradients.
+        """
+        return start_views(self.clip, views if self.config.patches else views[:, :1], self.constant)
+
+    def score_halfway(self, halfway: Tensor, prompts: Sequence[Prompt]) -> Scores:
+        """Score B images from what `start` made of their views, (B, V, L, W), and B prompts."""
         wholes = [clean_prompt(prompt.text) for prompt in prompts]
         fragments = [split_prompt(prompt.text, prompt.style) for prompt in prompts]
         texts = list(dict.fromkeys([*self.sentences, *wholes, *(f for one in fragments for f in one)]))  # distinct ones
         row = {text: i for i, text in enumerate(texts)}
 
-        images = encode_images(self.clip, views if self.config.patches else views[:, :1])  # (B, V, D)
-        embeddings = encode_texts(self.clip, texts)
+        images = finish_views(self.clip, halfway, self.constant)  # (B, V, D)
+        embeddings = self.encode_texts(texts)
         # Without patches the whole image takes their place, in both branches.
         whole_image, patches = images[:, 0], images[:, 1:] if self.config.patches else images
 
-        with torch.autocast(views.device.type, enabled=False):  # similarities and scores in float32
+        with torch.autocast(halfway.device.type, enabled=False):  # similarities and scores in float32
             level = embeddings[[row[sentence] for sentence in self.sentences]]
             similarity = (whole_image @ level.T + (patches @ level.T).mean(1)) / 2  # (B, 25)
             quality, authenticity = read_levels(similarity, self.config.templates, self.temperature)
 
             whole_prompt = embeddings[[row[whole] for whole in wholes]]  # (B, D)
-            counts = torch.tensor([len(one) for one in fragments], device=views.device)
+            counts = torch.tensor([len(one) for one in fragments], device=halfway.device)
             most = max(map(len, fragments))
             padded = torch.tensor([[row[f] for f in one] + [0] * (most - len(one)) for one in fragments])  # (B, F)
             correspondence = self.correspondence(whole_image, patches, whole_prompt, embeddings[padded], counts)
@@ -101,7 +121,6 @@ class MGS(nn.Module):
         return MOS_MAX * torch.where(counts > 1, mixed, whole)  # a prompt of one fragment is its own whole
 
 
-def find_truncated(prompts: Sequence[Prompt], context: int = CONTEXT) -> list[str]:
+def find_truncated(prompts: Sequence[Prompt]) -> list[str]:
     """The distinct prompts that are longer than CLIP's context and are cut, with their end token kept."""
-    texts = sorted({clean_prompt(prompt.text) for prompt in prompts})
-    return [texts[i] for i in tokenize(texts, context)[1]]
+    return [text for text in sorted({clean_prompt(prompt.text) for prompt in prompts}) if is_too_long(text)]
