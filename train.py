@@ -10,12 +10,14 @@ import math
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mgs.config import Config
 from mgs.data.demo import write_demo
+from mgs.data.image_cache import ImageCache
 from mgs.data.splits import Fold, read_folds
 from mgs.data.views import denormalise
 from mgs.evaluation.folds import selection_value
@@ -25,9 +27,20 @@ from mgs.model.clip_backbone import input_size, load_backbone
 from mgs.model.fragments import Prompt
 from mgs.model.freezing import describe_parameters
 from mgs.model.mgs import MGS, find_truncated
-from mgs.runtime import UserError, choose_device, environment, exit_on_user_error, set_seed, whole_file, write_json
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold, save_checkpoint
-from mgs.training.engine import Pictures, Pipeline, Trainer, predict
+from mgs.runtime import (
+    UserError,
+    choose_device,
+    compile_or_not,
+    environment,
+    exit_on_user_error,
+    set_seed,
+    whole_file,
+    write_json,
+)
+from mgs.training.activation_cache import open_activations
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, CheckpointWriter, fold_folder, refuse_other_fold
+from mgs.training.engine import Trainer, predict
+from mgs.training.pipeline import Pipeline
 
 
 def main(argv: Sequence[str]) -> None:
@@ -40,14 +53,15 @@ def main(argv: Sequence[str]) -> None:
     folders = [config.run_folder for config in configs]
     if repeated := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
-    checked = [(config, check_run(config)) for config in configs]  # so that any mistake surfaces before any training
+    images = ImageCache(Path(configs[0].data.cache_folder))
+    checked = [(config, check_run(config, images)) for config in configs]  # any mistake surfaces before any training
     for config, folds in checked:
-        train_run(config, folds)
+        train_run(config, folds, images)
 
 
-def check_run(config: Config) -> list[Fold]:
-    """The folds to train, once everything they need has been found good, the cheapest check first."""
-    choose_device(config.device)
+def check_run(config: Config, images: ImageCache) -> list[Fold]:
+    """The folds to train, their pictures read, once everything they need has been found good, the cheapest first."""
+    device = choose_device(config.device)
     record = config.run_folder / "config.yaml"
     finished = {path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")}
     if finished and not config.overwrite:
@@ -55,7 +69,8 @@ def check_run(config: Config) -> list[Fold]:
     load_backbone(config.model.clip)
     if config.data.dataset == "demo" and not Path(config.data.root).exists():
         write_demo(Path(config.data.root))
-    folds, skipped = read_folds(config.data, config.folds, seed=config.seed)
+    load = partial(images.fill, place=config.data.cache, device=device)
+    folds, skipped = read_folds(config.data, config.folds, seed=config.seed, load=load)
     if skipped:
         tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
     for fold in folds:
@@ -65,7 +80,7 @@ def check_run(config: Config) -> list[Fold]:
     return folds
 
 
-def train_run(config: Config, folds: Sequence[Fold]) -> None:
+def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None:
     """Train one config's folds into its run folder; folds that are finished there stay as they are."""
     open_run_folder(config, folds)
     for fold in folds:
@@ -75,7 +90,7 @@ def train_run(config: Config, folds: Sequence[Fold]) -> None:
             continue
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted attempt left
         folder.mkdir(parents=True)
-        train_fold(config, fold, folder)
+        train_fold(config, fold, folder, images)
 
 
 def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
@@ -89,17 +104,21 @@ def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
     save_config(dataclasses.replace(config, overwrite=False, folds=[]), record)
 
 
-def train_fold(config: Config, fold: Fold, folder: Path) -> None:
+def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> None:
     """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched."""
     set_seed(config.seed)
     backbone = load_backbone(config.model.clip)
-    pipeline = Pipeline.of(config, config.views, input_size(backbone.clip))
+    pipeline = Pipeline.of(config, config.views, input_size(backbone.clip), images)
     model = MGS(backbone.clip, config.model).to(pipeline.device)
-    trainer = Trainer(model, fold.train, config, pipeline)
     describe(config, fold, model, pipeline)
+    if activations := open_activations(model, [*fold.train, *fold.val], config, pipeline):
+        pipeline = dataclasses.replace(pipeline, halfway=activations.read)
+    if config.compile:
+        model.run_block = compile_or_not(model.run_block)
+    trainer = Trainer(model, fold.train, config, pipeline)
     write_json(config.run_folder / "environment.json", environment(pipeline.device))
     best = float("-inf")
-    with Journal(folder) as journal:
+    with Journal(folder) as journal, CheckpointWriter() as writer:
         for epoch in range(1, config.train.epochs + 1):
             progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
             loss = trainer.train_epoch(progress)
@@ -107,7 +126,8 @@ def train_fold(config: Config, fold: Fold, folder: Path) -> None:
             predictions.insert(0, "fold", fold.number)
             figures = journal.add_epoch(epoch, loss, trainer.lr, predictions)
             srcc = ", ".join(f"{dimension} {one['srcc']:.3f}" for dimension, one in figures.items())
-            tqdm.write(f"{progress}: loss {loss:.4f}, val SRCC {srcc}")
+            skipped = f"; {trainer.skipped} steps skipped so far: not finite" if trainer.skipped else ""
+            tqdm.write(f"{progress}: loss {loss:.4f}, val SRCC {srcc}{skipped}")
             value = selection_value(predictions)
             if epoch == 1 or value > best or math.isnan(best):  # an undefined figure gives way to any
                 best, best_predictions = value, predictions
@@ -118,11 +138,12 @@ def train_fold(config: Config, fold: Fold, folder: Path) -> None:
                     "fold_sha256": fold.sha256,
                     "epoch": epoch,
                     "val": figures,
+                    "skipped_steps": trainer.skipped,
                     "environment": environment(pipeline.device),
                 }
-                save_checkpoint(folder / CHECKPOINT, model, config, backbone, facts)
-        first = Pictures(fold.val)[0][0]
-        journal.add_views(denormalise(pipeline.cut(first)), best_predictions.iloc[0], config.train.epochs)
+                writer.save(folder / CHECKPOINT, model, config, backbone, facts)
+        (first,) = pipeline.views([images.read(fold.val[0].image)])
+        journal.add_views(denormalise(first), best_predictions.iloc[0], config.train.epochs)
     with whole_file(folder / FINISHED) as path:  # written last: it marks the fold as finished
         best_predictions.to_csv(path, index=False)
     tqdm.write(f"fold {fold.number}: best val mean of SRCC and PLCC {best:.4f}; kept {folder / CHECKPOINT}")

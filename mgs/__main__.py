@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mgs.config import DataConfig
 from mgs.data.datasets import facts_of
-from mgs.runtime import exit_on_user_error
+from mgs.data.image_cache import KEPT_ON_DISK
+from mgs.runtime import exit_on_user_error, folder_bytes
 
 app = typer.Typer(
     help="Score AI-generated images on quality, authenticity and text-image correspondence.",
@@ -43,6 +46,18 @@ def demo_data(
 
     write_demo(root, seed=seed)
     print(f"drawn: {root}")
+
+
+@app.command()
+def clean(
+    folder: Annotated[Path, typer.Argument(help="what data.cache_folder says")] = Path(DataConfig.cache_folder),
+) -> None:
+    """Remove the decoded images and activations that training keeps on disk; they are made again when needed."""
+    freed = 0
+    for kept in (folder / name for name in KEPT_ON_DISK):
+        freed += folder_bytes(kept)
+        shutil.rmtree(kept, ignore_errors=True)
+    print(f"{folder}: {freed / 1e9:.2f} GB removed")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
+ImagePlace = Literal["auto", "ram", "disk", "gpu", "off"]
 MOS_MAX = 5.0  # scores and MOS live on 0-5, higher is better
 
 
@@ -20,7 +21,9 @@ class DataConfig:
     prompt_style: Literal["keywords", "hybrid", "sentence"] | None = None  # default: the dataset's own
     mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # the table's scale, mapped onto 0-5
     on_bad_image: Literal["error", "skip"] = "error"
-    workers: int = 2  # processes that decode images
+    cache: ImagePlace = "auto"  # where decoded images are kept; auto: GPU, RAM or disk, whichever has room
+    cache_folder: str = "data/.cache"  # what is kept on disk; `python -m mgs clean` removes it
+    workers: int = 2  # processes that decode images where they are not kept
 
 
 @dataclass
@@ -49,6 +52,7 @@ class TrainConfig:
     head_lr: float | None = None  # alpha, overall weights and learned temperature; default: lr
     weight_decay: float = 5e-4
     clip_gradient: float = 1.0
+    cache_gb: float = 20.0  # disk for the frozen half's activations, with model.freeze_stem; 0: computed every time
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Config:
     seed: int = 42
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False  # torch.compile the image tower's blocks
     overwrite: bool = False  # train again over a finished run
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)

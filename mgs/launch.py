@@ -19,7 +19,14 @@ SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no conf
     "AIGCIQA2023": "configs/aigciqa2023.yaml",
 }
 DEMO_CONFIG = "configs/demo.yaml"
-NOT_THE_RUN = ("folds", "device", "data.workers", "overwrite")  # may change between two calls for the same run
+NOT_THE_RUN = (
+    "folds",
+    "device",
+    "data.cache",
+    "data.cache_folder",
+    "data.workers",
+    "overwrite",
+)  # may change between two calls for the same run
 DEMO_BANNER = """\
 +---------------------------------------------------------------------------+
 | No dataset under data/: this is the DEMO, on generated drawings, with a   |
@@ -158,6 +165,7 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
             "a number above 0, and not below train.final_lr",
         ),
         ("train.weight_decay", train.weight_decay >= 0, "0 or more"),
+        ("train.cache_gb", train.cache_gb >= 0 and math.isfinite(train.cache_gb), "0 or more"),
         ("train.clip_gradient", is_positive(train.clip_gradient), "a number above 0"),
     ]
     return [(key, f"must be {expected}") for key, holds, expected in rules if not holds]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 USER_ERROR_EXIT = 2
 
@@ -85,17 +87,63 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
+def forbid_tf32() -> None:
+    """Keep float32 products on a GPU in float32: by default PyTorch rounds convolutions' inputs to TF32's 10 bits."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile` of a function; where that fails on its first call, a warning and the function as it is."""
+    chosen = [torch.compile(function)]
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return chosen[0](*args, **options)
+        except Exception as error:  # the compiler's stages have no common base class for what they raise
+            if chosen[0] is function:
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            tqdm.write(f"warning: torch.compile failed, going on without it: {reason}", file=sys.stderr)
+            chosen[0] = function
+            return function(*args, **options)
+
+    return call
+
+
+def available_memory() -> int:
+    """Bytes of RAM that this process may still take: the machine's, or its container's where that is less."""
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # where the system doesn't tell
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max", no limit
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+        available = min(available, max(limit - used, 0))
+    return available
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 where it is not there."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file wholly or not at all: yields a temporary path in the same folder, renamed to `path` on success."""
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Write a file wholly or not at all: yields a temporary path in the same folder, renamed to `path` on success.
+
+    `durable` waits until the content is on the disk, so that it outlives a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes it readable by its owner alone
@@ -127,6 +175,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "cuda": torch.version.cuda,
         "packages": {"torch": torch.__version__, **{name: metadata.version(name) for name in packages}},
     }

@@ -1,11 +1,17 @@
+import csv
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from mgs.model.clip_backbone import openai_clip
 
 torch.set_num_threads(1)  # the towers here are tiny: waiting for a second thread costs more than it brings
+IMAGES = 30  # of the set that `own_set` makes
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -30,3 +36,32 @@ def random_clip(*, size=96, patch=16, width=128, layers=3, embed=64, text_width=
 def small_clip():
     """A CLIP of the demo's shape, with random weights."""
     return random_clip()
+
+
+@pytest.fixture(scope="session")
+def own_set(tmp_path_factory):
+    """A user's own folder: pictures as good as they are bright, a CSV on a scale of 1 to 9, a small CLIP, a config."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(IMAGES):
+        level = i / (IMAGES - 1)
+        pixels = (level * 200 + rng.random((40, 60, 3)) * 55).astype(np.uint8)
+        Image.fromarray(pixels).resize((780, 520)).save(folder / f"{i}.png")
+        rows.append([f"{i}.png", f"a grey wall, number {i}", 1 + 8 * level, 9 - 8 * level])
+    with (folder / "mos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "prompt", "quality", "correspondence"], *rows])
+    save_file(random_clip(size=32, width=64, layers=2, embed=32).state_dict(), folder / "clip.safetensors")
+    (folder / "own.yaml").write_text(
+        "data: {table: mos.csv, protocol: random-image, mos_range: [1, 9], workers: 0}\n"
+        "model: {clip: clip.safetensors}\ntrain: {epochs: 3, lr: 1e-3, final_lr: 1e-4}\nfolds: [1, 2]\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def here(own_set, tmp_path, monkeypatch):
+    """A copy of the user's folder, and the working directory in it."""
+    shutil.copytree(own_set, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

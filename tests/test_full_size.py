@@ -1,13 +1,17 @@
 """Nothing depends on the demo's size: one training step of a ViT-B/16, with random weights, as the paper sets it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import random_clip
 
 from mgs.config import Config
 from mgs.data.datasets import Sample
+from mgs.data.image_cache import ImageCache
 from mgs.model.mgs import MGS
-from mgs.training.engine import Pipeline, Trainer
+from mgs.training.engine import Trainer
+from mgs.training.pipeline import Pipeline
 
 
 @pytest.mark.slow
@@ -22,7 +26,12 @@ def test_a_training_step_of_a_full_size_vit_b_16_moves_what_trains_and_nothing_e
     batch = [
         (torch.randint(0, 256, (3, 512, 640), dtype=torch.uint8), Sample(p, p, p, "sentence", targets)) for p in prompts
     ]
-    trainer = Trainer(model, [sample for _, sample in batch], config, Pipeline.of(config, config.views, 224))
+    trainer = Trainer(
+        model,
+        [sample for _, sample in batch],
+        config,
+        Pipeline.of(config, config.views, 224, ImageCache(Path("unused"))),
+    )
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     assert sum(p.numel() for p in before.values()) == pytest.approx(149.6e6, rel=1e-3)
     assert trainer.step(batch) > 0

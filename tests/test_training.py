@@ -1,15 +1,14 @@
-import csv
 import dataclasses
 import json
 import math
-import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import random_clip
+from conftest import IMAGES, random_clip
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -18,46 +17,18 @@ import test as testing
 import train as training
 from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig
 from mgs.data.datasets import Sample
+from mgs.data.image_cache import ImageCache
 from mgs.data.splits import read_fold
 from mgs.data.views import make_views
 from mgs.evaluation.metrics import measure
 from mgs.launch import load_config
 from mgs.model.clip_backbone import Backbone, load_backbone
 from mgs.model.mgs import MGS, Scores
-from mgs.runtime import UserError
-from mgs.training.checkpoint import load_checkpoint, save_checkpoint
-from mgs.training.engine import Pipeline, Trainer, make_loader, make_optimizer, sum_of_errors
-
-IMAGES = 30
-
-
-@pytest.fixture(scope="session")
-def own_set(tmp_path_factory):
-    """A user's own folder: pictures as good as they are bright, a CSV on a scale of 1 to 9, a small CLIP, a config."""
-    folder = tmp_path_factory.mktemp("own")
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(IMAGES):
-        level = i / (IMAGES - 1)
-        pixels = (level * 200 + rng.random((40, 60, 3)) * 55).astype(np.uint8)
-        Image.fromarray(pixels).resize((780, 520)).save(folder / f"{i}.png")
-        rows.append([f"{i}.png", f"a grey wall, number {i}", 1 + 8 * level, 9 - 8 * level])
-    with (folder / "mos.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "prompt", "quality", "correspondence"], *rows])
-    save_file(random_clip(size=32, width=64, layers=2, embed=32).state_dict(), folder / "clip.safetensors")
-    (folder / "own.yaml").write_text(
-        "data: {table: mos.csv, protocol: random-image, mos_range: [1, 9], workers: 0}\n"
-        "model: {clip: clip.safetensors}\ntrain: {epochs: 3, lr: 1e-3, final_lr: 1e-4}\nfolds: [1, 2]\n"
-    )
-    return folder
-
-
-@pytest.fixture
-def here(own_set, tmp_path, monkeypatch):
-    """A copy of the user's folder, and the working directory in it."""
-    shutil.copytree(own_set, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from mgs.runtime import UserError, compile_or_not
+from mgs.training import checkpoint
+from mgs.training.checkpoint import CheckpointWriter, load_checkpoint, save_checkpoint
+from mgs.training.engine import Trainer, make_optimizer, sum_of_errors
+from mgs.training.pipeline import Pipeline, ahead, make_loader
 
 
 def test_training_and_testing_leave_a_complete_run(here, capsys):
@@ -248,6 +219,10 @@ def test_pictures_of_different_sizes_share_a_batch_under_cover(here):
     training.main(["own.yaml", "folds=[1]", "train.epochs=1", "views.layout=cover"])
 
 
+def pipeline_of(size, views=None):
+    return Pipeline(views or ViewsConfig(), size, torch.device("cpu"), torch.float32, ImageCache(Path("unused")))
+
+
 class Constant(nn.Module):
     """The smallest thing with the model's shape: one number for every image."""
 
@@ -294,7 +269,7 @@ def four_pictures(own_set, **options):
 
 def test_a_trainer_runs_its_cosine_to_the_end_and_no_further(own_set):
     samples, config = four_pictures(own_set)
-    trainer = Trainer(Constant(), samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
+    trainer = Trainer(Constant(), samples, config, pipeline_of(8))
     for _ in range(3):
         assert trainer.lr > config.train.final_lr
         trainer.train_epoch("")
@@ -304,7 +279,7 @@ def test_a_trainer_runs_its_cosine_to_the_end_and_no_further(own_set):
 def test_gradients_are_clipped_to_the_configured_norm(own_set):
     samples, config = four_pictures(own_set, clip_gradient=0.125)
     model = Constant()
-    trainer = Trainer(model, samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
+    trainer = Trainer(model, samples, config, pipeline_of(8))
     trainer.train_epoch("")
     assert model.value.grad.item() == pytest.approx(-0.125, rel=1e-3)
 
@@ -312,9 +287,16 @@ def test_gradients_are_clipped_to_the_configured_norm(own_set):
 @pytest.mark.parametrize(("layout", "antialias"), [("grid", True), ("cover", False)])
 def test_the_pipeline_cuts_views_as_configured(layout, antialias):
     picture = torch.randint(0, 256, (3, 600, 1300), dtype=torch.uint8)
-    pipeline = Pipeline(ViewsConfig(layout, antialias), 32, torch.device("cpu"), torch.float32)
-    assert torch.equal(pipeline.cut(picture), make_views(picture, 32, layout=layout, antialias=antialias))
-    assert not torch.equal(pipeline.cut(picture)[:10], make_views(picture, 32))
+    (views,) = pipeline_of(32, ViewsConfig(layout, antialias)).views([picture])
+    assert torch.equal(views, make_views(picture, 32, layout=layout, antialias=antialias))
+    assert not torch.equal(views[:10], make_views(picture, 32))
+
+
+def test_pictures_of_one_size_are_cut_together_and_come_back_in_order():
+    pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((512, 600), (700, 512), (512, 600))]
+    views = pipeline_of(32).views(pictures)
+    for picture, one in zip(pictures, views, strict=True):
+        torch.testing.assert_close(one, make_views(picture, 32), atol=1e-5, rtol=0)
 
 
 def test_epochs_differ_in_order_and_workers_do_not_change_it(own_set):
@@ -323,7 +305,7 @@ def test_epochs_differ_in_order_and_workers_do_not_change_it(own_set):
     orders = []
     for workers in (0, 1):
         config.data.workers = workers
-        loader = make_loader(samples, config, shuffled=True)
+        loader = make_loader(samples, config, pipeline_of(8), shuffled=True)
         orders.append([[sample.name for batch in loader for _, sample in batch] for _ in range(2)])
     assert orders[0] == orders[1]
     assert orders[0][0] != orders[0][1]
@@ -336,21 +318,65 @@ def test_any_model_of_that_shape_can_be_driven_and_learns_the_mean(own_set):
     samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {"overall": 3.0}) for i in range(4)]
     config.train.epochs, config.train.batch_size = 60, 4
     model = Constant()
-    trainer = Trainer(model, samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
+    trainer = Trainer(model, samples, config, pipeline_of(8))
     for _ in range(60):
         trainer.train_epoch("")
     assert model.value.item() == pytest.approx(3.0, abs=0.2)
 
 
-def test_a_loss_that_is_no_number_stops_with_a_remedy(own_set):
-    config = Config(name="x")
-    config.data.workers = 0
-    samples = [Sample("0.png", own_set / "0.png", "", "sentence", {"overall": 3.0})]
-    model = Constant()
-    model.value.data.fill_(math.nan)
-    trainer = Trainer(model, samples, config, Pipeline(ViewsConfig(), 8, torch.device("cpu"), torch.float32))
-    with pytest.raises(UserError, match=r"the loss became nan; lower train\.lr"):
+class Faulty(Constant):
+    """Answers with a value that is not finite at the calls named."""
+
+    def __init__(self, calls, value=math.nan):
+        super().__init__()
+        self.calls, self.wrong, self.count = calls, value, 0
+
+    def forward(self, views, prompts):
+        self.count += 1
+        scores = super().forward(views, prompts)
+        return Scores(*[s * self.wrong for s in vars(scores).values()]) if self.count in self.calls else scores
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(own_set, wrong):
+    samples, config = four_pictures(own_set)
+    samples = samples * 2
+    trainer = Trainer(model := Faulty({2}, wrong), samples, config, pipeline_of(8))
+    before = model.value.item()
+    loss = trainer.train_epoch("")
+    assert trainer.skipped == 1
+    assert math.isfinite(loss)
+    assert math.isfinite(model.value.item())
+    assert model.value.item() != before
+    assert model.count == 4
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(own_set):
+    class Steep(Constant):
+        def forward(self, views, prompts):  # the square root's slope at 0 is infinite, its value is not
+            same = (self.value - self.value).sqrt().expand(len(views)) + self.value
+            return Scores(same, same, same, same)
+
+    samples, config = four_pictures(own_set)
+    trainer = Trainer(model := Steep(), samples, config, pipeline_of(8))
+    with pytest.raises(UserError, match="gradient is not finite"):
         trainer.train_epoch("")
+    assert model.value.item() == 1
+
+
+def test_ten_steps_in_a_row_that_are_not_finite_stop_with_a_remedy(own_set):
+    samples, config = four_pictures(own_set)
+    model = Faulty(range(4, 100))
+    trainer = Trainer(model, samples * 10, config, pipeline_of(8))
+    with pytest.raises(UserError, match=r"10 steps in a row whose loss .* not finite; lower train\.lr"):
+        trainer.train_epoch("")
+    assert model.count == 13
+
+
+def test_a_loss_that_is_never_finite_stops_a_short_epoch_too(own_set):
+    samples, config = four_pictures(own_set)
+    with pytest.raises(UserError, match=r"2 steps in a row whose loss .* not finite; lower train\.lr"):
+        Trainer(Faulty(range(100)), samples, config, pipeline_of(8)).train_epoch("")
 
 
 class TestCheckpoint:
@@ -405,3 +431,46 @@ class TestCheckpoint:
                 load_checkpoint(path)
             assert "\n" not in str(caught.value)
             assert str(path) in str(caught.value)
+
+
+class TestCheckpointWriter:
+    def test_what_is_written_is_the_model_as_it_was_when_saving_began(self, tmp_path, own_set, monkeypatch):
+        gate = threading.Event()
+        write = checkpoint.write_checkpoint
+        monkeypatch.setattr(checkpoint, "write_checkpoint", lambda *args: gate.wait(10) and write(*args))
+        backbone = load_backbone(str(own_set / "clip.safetensors"))
+        config = Config(name="x", model=ModelConfig(clip=str(own_set / "clip.safetensors")))
+        model = MGS(backbone.clip, config.model)
+        with CheckpointWriter() as writer:
+            writer.save(tmp_path / "c.safetensors", model, config, backbone, {})
+            model.alpha.data.fill_(7.0)  # training goes on
+            gate.set()
+        assert load_file(tmp_path / "c.safetensors")["alpha"].item() == 0
+
+    def test_a_write_that_fails_is_not_passed_over(self, tmp_path, own_set):
+        (tmp_path / "file").write_text("in the folder's place")
+        backbone = load_backbone(str(own_set / "clip.safetensors"))
+        config = Config(name="x", model=ModelConfig(clip=str(own_set / "clip.safetensors")))
+        with pytest.raises(OSError, match="file"), CheckpointWriter() as writer:
+            writer.save(tmp_path / "file" / "c.safetensors", MGS(backbone.clip, config.model), config, backbone, {})
+
+
+def test_batches_fetched_ahead_come_in_order_and_an_error_among_them_surfaces():
+    assert list(ahead(range(50))) == list(range(50))
+
+    def broken():
+        yield 1
+        raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        list(ahead(broken()))
+
+
+def test_a_compiler_that_fails_leaves_the_function_as_it_is_with_a_warning(monkeypatch, capsys):
+    def fails(*args):
+        raise RuntimeError("no compiler here\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", lambda function: fails)
+    double = compile_or_not(lambda x: 2 * x)
+    assert [double(2), double(3)] == [4, 6]
+    assert capsys.readouterr().err == "warning: torch.compile failed, going on without it: no compiler here\n"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
 MAX_PIXELS = 178_956_970  # Pillow's own limit on what it opens, kept for what a sliver of a picture is enlarged to
@@ -30,15 +27,27 @@ def read_image(path: Path) -> Tensor:
     Transparency is composited on white, EXIF rotation applied, 16-bit grey scaled to 8 bits, and of an animation the
     first frame taken. A shorter side below 512 is enlarged to 512, bilinear, aspect kept. Raises `BadImage`.
     """
+    return decode_image(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises `BadImage`."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadImage(f"{path}: no such file") from None
+    except OSError as error:
+        raise BadImage(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def decode_image(data: bytes, path: Path) -> Tensor:
+    """What `read_image` returns, from a file's bytes; `path` is what errors name."""
+    try:
         check_whole(data)
         with Image.open(io.BytesIO(data)) as file:
             file.load()
             picture = to_rgb(upright(file))
-        return torch.from_numpy(np.array(enlarge(picture))).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
-    except FileNotFoundError:
-        raise BadImage(f"{path}: no such file") from None
+        return torch.from_numpy(np.array(enlarge(picture))).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
     except MemoryError:
         raise  # says nothing about the file
     except Exception as error:  # decoders raise what they like on damage: OSError, RuntimeError, SyntaxError, ...
@@ -101,19 +110,3 @@ def enlarge(picture: Image.Image) -> Image.Image:
     if width * height > MAX_PIXELS:
         raise ValueError(f"{picture.width}x{picture.height} is too thin to enlarge")
     return picture.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def find_bad_images(paths: Iterable[Path], *, workers: int = 8) -> dict[Path, str]:
-    """Decode every file once and return those that fail, each with its reason."""
-
-    def check(path: Path) -> tuple[Path, str | None]:
-        try:
-            read_image(path)
-        except BadImage as error:
-            return path, str(error)
-        return path, None
-
-    distinct = sorted(set(paths))
-    with ThreadPoolExecutor(workers) as pool:
-        results = tqdm(pool.map(check, distinct), total=len(distinct), desc="checking images", unit="image", delay=2)
-        return {path: reason for path, reason in results if reason}

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -15,11 +15,11 @@ from typing import get_args, get_type_hints
 from mgs.config import Config, DataConfig
 from mgs.data.datasets import Sample, facts_of, read_table
 from mgs.data.folding import FOLDS, SUBSETS, make_folds
-from mgs.data.images import find_bad_images
 from mgs.data.tables import README, write_table
 from mgs.runtime import UserError, write_json
 
 PROTOCOLS: tuple[str, ...] = get_args(get_type_hints(DataConfig)["protocol"])
+Loader = Callable[[Iterable[Path]], Mapping[Path, str]]  # reads pictures; those that fail, each with its reason
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def read_fold(data: DataConfig, number: int, *, seed: int) -> Fold:
 
 
 def read_folds(
-    data: DataConfig, requested: Sequence[int], *, seed: int, decoded: Sequence[str] = SUBSETS
+    data: DataConfig, requested: Sequence[int], *, seed: int, load: Loader, subsets: Sequence[str] = SUBSETS
 ) -> tuple[list[Fold], list[str]]:
-    """The requested folds, or all, once every picture of the `decoded` subsets has been; and why some were left out.
+    """The requested folds, or all, once `load` has read every picture of `subsets`; and why some were left out.
 
-    Pictures that don't decode raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
+    Pictures that cannot be read raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
     """
     folds = [read_fold(data, number, seed=seed) for number in fold_numbers(data, requested)]
-    bad = find_bad_images(sample.image for fold in folds for subset in decoded for sample in getattr(fold, subset))
+    bad = load(sample.image for fold in folds for subset in subsets for sample in getattr(fold, subset))
     if bad and data.on_bad_image == "error":
         reasons = "; ".join(bad.values())
         raise UserError(f"{len(bad)} bad images: {reasons}; mend them, or leave them out with data.on_bad_image=skip")

@@ -17,22 +17,23 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Layout = Literal["grid", "cover"]
 
 
-def make_views(image: Tensor, size: int, *, layout: Layout = "grid", antialias: bool = False) -> Tensor:
-    """Cut one decoded picture into views for the image tower.
+def make_views(images: Tensor, size: int, *, layout: Layout = "grid", antialias: bool = False) -> Tensor:
+    """Cut decoded pictures of one size into views for the image tower, on the device where they are.
 
-    `image` is uint8 RGB, (3, H, W), sides at least 512. Returns float32 (V, 3, size, size), normalised with CLIP's mean
-    and standard deviation: view 0 the whole picture squeezed to a square, then the windows row by row. V is 10 for
-    `grid`; `cover` adds windows to a side until no pixel is missed. Resizing is bilinear, not antialiased by default
-    (the paper's setting).
+    `images` is uint8 RGB, (..., 3, H, W), sides at least 512. Returns float32 (..., V, 3, size, size), normalised with
+    CLIP's mean and standard deviation: view 0 the whole picture squeezed to a square, then the windows row by row. V is
+    10 for `grid`; `cover` adds windows to a side until no pixel is missed. Resizing is bilinear, not antialiased by
+    default (the paper's setting).
     """
-    pixels = image.float().div(255)
-    parts = [pixels, *(pixels[:, y : y + PATCH_PIXELS, x : x + PATCH_PIXELS] for y, x in windows(image.shape, layout))]
+    pixels = images.reshape(-1, *images.shape[-3:]).float().div_(255)  # (B, 3, H, W)
+    corners = windows(images.shape, layout)
+    parts = [pixels, *(pixels[..., y : y + PATCH_PIXELS, x : x + PATCH_PIXELS] for y, x in corners)]
     views = [
-        F.interpolate(part[None], (size, size), mode="bilinear", align_corners=False, antialias=antialias)[0]
-        for part in parts
+        F.interpolate(part, (size, size), mode="bilinear", align_corners=False, antialias=antialias) for part in parts
     ]
-    mean, std = clip_statistics(image.device)
-    return torch.stack(views).sub(mean).div(std)  # (V, 3, S, S)
+    mean, std = clip_statistics(images.device)
+    stacked = torch.stack(views, 1).sub_(mean).div_(std)  # (B, V, 3, S, S)
+    return stacked.reshape(*images.shape[:-3], *stacked.shape[1:])
 
 
 def denormalise(views: Tensor) -> Tensor:

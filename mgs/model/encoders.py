@@ -9,7 +9,7 @@ parts, so that the first can be computed once where its weights are frozen.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,29 +20,39 @@ from torch import Tensor, nn
 from mgs.model.clip_backbone import HEAD_WIDTH, Clip
 
 Block: TypeAlias = Any  # clip.model.ResidualAttentionBlock; the package ships no types
+RunBlock: TypeAlias = Callable[[Block, Tensor], Tensor]  # `run_block`, or that compiled
 QUICK_GELU = 1.702  # CLIP's activation is x * sigmoid(1.702 x)
 ROW_TOKENS = 256  # packed texts per row: attention's cost grows with the square of a row, padding with the rows' number
 
 
-def start_views(clip: Clip, views: Tensor, stop: int = 0) -> Tensor:
-    """Views, (..., 3, S, S), through the stem and the first `stop` blocks, never the last: (..., L, W)."""
+def run_block(block: Block, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """One residual block over all tokens, (N, L, W) to (N, L, W)."""
+    attended = attend(*project(block, x), mask=mask)
+    return feed_forward(block, x + F.linear(attended, block.attn.out_proj.weight, block.attn.out_proj.bias))
+
+
+def start_views(clip: Clip, views: Tensor, stop: int = 0, *, run: RunBlock = run_block) -> Tensor:
+    """Views, (..., 3, S, S), through the stem and the first `stop` blocks, never the last: (..., L, W).
+
+    `run` may be a compiled `run_block`.
+    """
     visual = clip.visual
     x = F.conv2d(views.flatten(0, -4), visual.conv1.weight, stride=visual.conv1.stride)  # (N, W, S/p, S/p)
     x = x.flatten(2).mT + visual.positional_embedding[1:]  # (N, L - 1, W), float32 from here on
     first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(x), 1, -1)
     x = layer_norm(visual.ln_pre, torch.cat([first, x], 1))  # (N, L, W)
     for block in visual.transformer.resblocks[:stop]:
-        x = run_block(block, x)
+        x = run(block, x)
     return x.unflatten(0, views.shape[:-3])
 
 
-def finish_views(clip: Clip, x: Tensor, start: int = 0) -> Tensor:
+def finish_views(clip: Clip, x: Tensor, start: int = 0, *, run: RunBlock = run_block) -> Tensor:
     """What `start_views` left before block `start`, (..., L, W), as unit-norm float32 embeddings, (..., D)."""
     visual, batch = clip.visual, x.shape[:-2]
     *blocks, last = visual.transformer.resblocks[start:]
     x = x.flatten(0, -3)
     for block in blocks:
-        x = run_block(block, x)
+        x = run(block, x)
     attn, width, y = last.attn, x.shape[-1], layer_norm(last.ln_1, x)
     q = F.linear(y[:, :1], attn.in_proj_weight[:width], attn.in_proj_bias[:width])  # (N, 1, W): the class token looks
     kv = F.linear(y, attn.in_proj_weight[width:], attn.in_proj_bias[width:])  # (N, L, 2W): at all tokens
@@ -117,12 +127,6 @@ def finish_texts(clip: Clip, x: Tensor, lengths: Sequence[int], start: int = 0) 
     x, attended = (tokens.flatten(0, 1)[rows.ends] for tokens in (x, attended))  # (N, W), the end tokens
     x = feed_forward(last, x + F.linear(attended, last.attn.out_proj.weight, last.attn.out_proj.bias))
     return unit_norm(layer_norm(clip.ln_final, x) @ clip.text_projection)
-
-
-def run_block(block: Block, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """One residual block over all tokens, (N, L, W) to (N, L, W)."""
-    attended = attend(*project(block, x), mask=mask)
-    return feed_forward(block, x + F.linear(attended, block.attn.out_proj.weight, block.attn.out_proj.bias))
 
 
 def project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mgs.config import MOS_MAX, ModelConfig
 from mgs.model.clip_backbone import Clip, is_too_long
-from mgs.model.encoders import finish_views, start_views
+from mgs.model.encoders import RunBlock, finish_views, run_block, start_views
 from mgs.model.fragments import Prompt, clean_prompt, split_prompt
 from mgs.model.freezing import constant_blocks, freeze
 from mgs.model.templates import read_levels, sentences
@@ -48,6 +48,7 @@ class MGS(nn.Module):
         start = 0.0 if isinstance(config.temperature, str) else math.log(config.temperature)
         self.log_temperature = nn.Parameter(torch.tensor(start), requires_grad=config.temperature == "learned")
         freeze(clip, config.frozen_blocks, stem=config.freeze_stem)
+        self.run_block: RunBlock = run_block  # what carries an image through a block; it may be compiled
         self.constant = constant_blocks(clip.visual.transformer, config)
         self.encode_texts = TextEncoder(clip, constant_blocks(clip.transformer, config))
 
@@ -70,7 +71,7 @@ class MGS(nn.Module):
 
         Where the stem trains, nothing is constant: this is then the stem's output, with its gradients.
         """
-        return start_views(self.clip, views if self.config.patches else views[:, :1], self.constant)
+        return start_views(self.clip, views if self.config.patches else views[:, :1], self.constant, run=self.run_block)
 
     def score_halfway(self, halfway: Tensor, prompts: Sequence[Prompt]) -> Scores:
         """Score B images from what `start` made of their views, (B, V, L, W), and B prompts."""
@@ -79,7 +80,7 @@ class MGS(nn.Module):
         texts = list(dict.fromkeys([*self.sentences, *wholes, *(f for one in fragments for f in one)]))  # distinct ones
         row = {text: i for i, text in enumerate(texts)}
 
-        images = finish_views(self.clip, halfway, self.constant)  # (B, V, D)
+        images = finish_views(self.clip, halfway, self.constant, run=self.run_block)  # (B, V, D)
         embeddings = self.encode_texts(texts)
         # Without patches the whole image takes their place, in both branches.
         whole_image, patches = images[:, 0], images[:, 1:] if self.config.patches else images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,47 @@ class Checkpoint:
     metadata: dict[str, Any]
 
 
+class CheckpointWriter:
+    """Writes checkpoints in a thread while training goes on; a context manager, which waits for the last one.
+
+    A write that failed raises at the next `save`, or on leaving.
+    """
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(max_workers=1)
+        self.pending: Future | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.thread.shutdown(wait=True)
+        if kind is None and self.pending:
+            self.pending.result()
+
+    def save(self, path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
+        """Take a copy of what `save_checkpoint` writes, and begin to write it."""
+        if self.pending:
+            self.pending.result()
+        tensors, metadata = copy_for_checkpoint(model, config, backbone, facts)
+        self.pending = self.thread.submit(write_checkpoint, path, tensors, metadata)
+
+
 def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
     """Write what was trained; the whole backbone too where it is not one that anybody can fetch by name.
 
     `facts` (dataset, fold, epoch, val metrics, ...) goes into the metadata as it is.
     """
+    write_checkpoint(path, *copy_for_checkpoint(model, config, backbone, facts))
+
+
+def copy_for_checkpoint(
+    model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the metadata of a checkpoint; the tensors are copies, which further training leaves alone."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     tensors = {
-        name: tensor.detach().cpu().contiguous()
+        name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in model.state_dict().items()
         if name in trained or not name.startswith(CLIP_PREFIX) or not backbone.published
     }
@@ -58,6 +92,11 @@ def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, 
         "backbone": {"name": backbone.name, "sha256": backbone.sha256, "embedded": not backbone.published},
         **facts,
     }
+    return tensors, metadata
+
+
+def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
+    """Write a checkpoint's file, wholly or not at all."""
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata={"mgs": json.dumps(metadata, ensure_ascii=False)})
 

@@ -1,0 +1,130 @@
+"""Pictures decoded once and kept on the GPU, in RAM or on disk, by content, so that a changed file is never stale."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mgs.config import ImagePlace
+from mgs.data.images import MIN_SIDE, BadImage, decode_image, read_bytes, read_image
+from mgs.runtime import available_memory, whole_file
+
+DECODING = f"rgb8-1 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
+IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
+DECODERS = 8  # threads
+MEMORY_SHARE, DISK_SHARE = (
+    0.25,
+    0.5,
+)  # of what is free on a GPU or in RAM, and of the disk, `auto` may take for pictures
+
+
+@dataclass
+class Room:
+    """A place for pictures, and how many bytes of them it still takes."""
+
+    place: ImagePlace
+    left: float
+
+
+class ImageCache:
+    """Decoded pictures by path. Filled in one pass, which is also the check that every file is whole.
+
+    `folder` is `data.cache_folder`; the pictures kept there, one memory-mapped file each, are found by other runs too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / IMAGES
+        self.keys: dict[Path, str] = {}  # path -> hash of the file's content and of how it is decoded
+        self.pictures: dict[str, Tensor] = {}  # in RAM or on the GPU
+        self.on_disk: set[str] = set()
+
+    def fill(self, paths: Iterable[Path], place: ImagePlace, device: torch.device) -> dict[Path, str]:
+        """Decode every file that is not there yet, and return those that fail, each with its reason.
+
+        `auto` keeps a picture in the first of these with room for it: the GPU (a quarter of its free memory), RAM (a
+        quarter of what is available), disk (half of what is free); what fits nowhere is decoded again when it is read.
+        """
+        rooms = self.find_rooms(place, device)
+
+        def load(path: Path) -> tuple[Path, str | None]:
+            try:
+                self.load(path, rooms, device)
+            except BadImage as error:
+                return path, str(error)
+            return path, None
+
+        distinct = sorted(set(paths))
+        with ThreadPoolExecutor(DECODERS) as pool:
+            loaded = tqdm(pool.map(load, distinct), total=len(distinct), desc="reading images", unit="image", delay=2)
+            return {path: reason for path, reason in loaded if reason}
+
+    def load(self, path: Path, rooms: list[Room], device: torch.device) -> None:
+        """Hash one file and decode it, unless its picture is known. Raises `BadImage`."""
+        data = read_bytes(path)
+        self.keys[path] = key = hashlib.sha256(DECODING.encode() + data).hexdigest()
+        if key in self.pictures or key in self.on_disk:
+            return
+        if any(room.place == "disk" for room in rooms) and read_array(self.file(key)) is not None:
+            self.on_disk.add(key)
+            return
+        picture = decode_image(data, path)
+        room = next((room for room in rooms if picture.nbytes <= room.left), None)
+        if room is None:
+            return
+        room.left -= picture.nbytes
+        if room.place == "disk":
+            write_array(self.file(key), picture.numpy())
+            self.on_disk.add(key)
+        else:
+            self.pictures[key] = picture.to(device) if room.place == "gpu" else picture
+
+    def find_rooms(self, place: ImagePlace, device: torch.device) -> list[Room]:
+        """Where pictures may go, best first; a place asked for by name takes them all."""
+        if place == "off":
+            return []
+        if place != "auto":
+            return [Room(place, float("inf"))]
+        rooms = [Room("ram", MEMORY_SHARE * available_memory())]
+        if device.type == "cuda":
+            rooms.insert(0, Room("gpu", MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return [*rooms, Room("disk", DISK_SHARE * shutil.disk_usage(self.folder).free)]
+
+    def file(self, key: str) -> Path:
+        """Where a picture lies on disk."""
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def holds(self, paths: Iterable[Path]) -> bool:
+        """Whether all these files' pictures are kept."""
+        keys = [self.keys.get(path, "") for path in paths]
+        return all(key in self.pictures or key in self.on_disk for key in keys)
+
+    def read(self, path: Path) -> Tensor:
+        """A picture, uint8 RGB, (3, H, W), as `images.read_image` gives it."""
+        key = self.keys.get(path, "")
+        if key in self.on_disk and (kept := read_array(self.file(key))) is not None:
+            return torch.from_numpy(kept)
+        return self.pictures[key] if key in self.pictures else read_image(path)
+
+
+def read_array(path: Path) -> np.ndarray | None:
+    """A kept array, memory-mapped; None where there is none, or what a crash left of one."""
+    try:
+        return np.load(path, mmap_mode="c")  # copy-on-write: torch wants writable memory, and the file stays as it is
+    except (OSError, ValueError):
+        return None
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Keep an array, wholly or not at all; it can be made again, so it need not survive a power cut."""
+    with whole_file(path, durable=False) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array)

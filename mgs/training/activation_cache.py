@@ -1,0 +1,118 @@
+"""With `model.freeze_stem` the image tower's frozen half is a constant function: its output, computed once per image.
+
+One file per image lies in a folder that is named after everything the output depends on: the frozen weights, the views
+and the precision. So every epoch, fold and run that would compute the same finds it, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mgs.config import Config
+from mgs.data.datasets import Sample
+from mgs.data.image_cache import ACTIVATIONS, ImageCache, read_array, write_array
+from mgs.model.mgs import MGS
+from mgs.runtime import autocast, folder_bytes
+from mgs.training.pipeline import Pipeline, eval_batch
+
+FORMAT = 1
+GB = 1e9
+DISK_SHARE = 0.9  # of what is free, that may be used before the cache does without
+
+
+@dataclass(frozen=True)
+class ActivationCache:
+    """Where each image's activations lie; `dtype` is what they are stored in."""
+
+    folder: Path
+    images: ImageCache
+    dtype: torch.dtype
+
+    def file(self, sample: Sample) -> Path:
+        """One image's activations, (V, L, W)."""
+        return self.folder / f"{self.images.keys[sample.image]}.npy"
+
+    def read(self, sample: Sample) -> Tensor:
+        """One image's activations, (V, L, W), in `dtype`."""
+        return torch.from_numpy(read_array(self.file(sample)))
+
+
+def open_activations(
+    model: MGS, samples: Sequence[Sample], config: Config, pipeline: Pipeline
+) -> ActivationCache | None:
+    """The activations of all these samples' images, computing and writing those that are not there yet.
+
+    None, with the reason said, where the model has no constant half, or the images would take more disk than
+    `train.cache_gb` or the free space allow. Float32 runs keep float32; others keep float16, whose rounding is finer
+    than that of the products around it.
+    """
+    if not model.constant or not config.train.cache_gb:
+        return None
+    dtype = torch.float32 if pipeline.dtype == torch.float32 else torch.float16
+    root = Path(config.data.cache_folder) / ACTIVATIONS
+    cache = ActivationCache(root / describe_key(model, pipeline, dtype), pipeline.images, dtype)
+    distinct = {cache.file(sample): sample for sample in samples}
+    missing = [sample for file, sample in distinct.items() if not file.exists()]
+    if not missing:
+        return cache
+    example = compute(model, missing[:1], pipeline)[0]
+    needed, there = len(missing) * example.numel() * dtype.itemsize, folder_bytes(root)
+    root.mkdir(parents=True, exist_ok=True)
+    allowed = min(config.train.cache_gb * GB - there, DISK_SHARE * shutil.disk_usage(root).free)
+    size = f"{len(missing):,} images x {example.numel() * dtype.itemsize / 1e6:.2f} MB = {needed / GB:.2f} GB"
+    if needed > allowed:
+        tqdm.write(
+            f"frozen half: {size} do not fit beside the {there / GB:.2f} GB in {root}, where train.cache_gb and the "
+            f"disk leave {max(allowed, 0) / GB:.2f} GB; computed every time instead (python -m mgs clean makes room)"
+        )
+        return None
+    tqdm.write(f"frozen half: writing {size} to {cache.folder}; python -m mgs clean removes it")
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    batch = eval_batch(config, pipeline.device)
+    with tqdm(total=len(missing), desc="frozen half", unit="image", leave=False) as bar:
+        for i in range(0, len(missing), batch):
+            chunk = missing[i : i + batch]
+            for sample, activations in zip(chunk, compute(model, chunk, pipeline), strict=True):
+                write_array(cache.file(sample), activations.to(dtype).cpu().numpy())
+            bar.update(len(chunk))
+    return cache
+
+
+@torch.inference_mode()
+def compute(model: MGS, samples: Sequence[Sample], pipeline: Pipeline) -> list[Tensor]:
+    """Each sample's activations after the constant half, (V, L, W)."""
+    views = pipeline.views([pipeline.images.read(sample.image) for sample in samples])
+    with autocast(pipeline.device, pipeline.dtype):
+        if len({len(one) for one in views}) == 1:
+            return list(model.start(torch.stack(views)))
+        return [model.start(one[None])[0] for one in views]
+
+
+def describe_key(model: MGS, pipeline: Pipeline, dtype: torch.dtype) -> str:
+    """A hash of all that the constant half's output depends on, but for the image."""
+    visual = model.clip.visual
+    digest = hashlib.sha256()
+    parts = [visual.conv1, visual.ln_pre, *visual.transformer.resblocks[: model.constant]]
+    weights = [visual.class_embedding, visual.positional_embedding, *(p for part in parts for p in part.parameters())]
+    for weight in weights:
+        digest.update(weight.detach().cpu().numpy().tobytes())
+    settings = {
+        "format": FORMAT,
+        "blocks": model.constant,
+        "views": asdict(pipeline.settings),
+        "size": pipeline.size,
+        "patches": model.config.patches,
+        "computed_in": str(pipeline.dtype),
+        "kept_in": str(dtype),
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
