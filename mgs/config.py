@@ -8,6 +8,7 @@ from typing import Literal
 
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
 ImagePlace = Literal["auto", "ram", "disk", "gpu", "off"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MOS_MAX = 5.0  # scores and MOS live on 0-5, higher is better
 
 
@@ -63,7 +64,7 @@ class Config:
     folds: list[int] = field(default_factory=list)  # empty: every fold there is
     seed: int = 42
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     compile: bool = False  # torch.compile the image tower's blocks
     overwrite: bool = False  # train again over a finished run
     data: DataConfig = field(default_factory=DataConfig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import json
@@ -22,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 USER_ERROR_EXIT = 2
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class UserError(Exception):
@@ -91,6 +93,17 @@ def forbid_tf32() -> None:
     """Keep float32 products on a GPU in float32: by default PyTorch rounds convolutions' inputs to TF32's 10 bits."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next pass, instead of handing every large tensor's pages back and forth.
+
+    Fresh pages cost a CPU about a twentieth of a forward pass. Elsewhere than under glibc it does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,8 @@
-"""Nothing depends on the demo's size: one training step of a ViT-B/16, with random weights, as the paper sets it."""
+"""What takes longer than a moment: a full-size training step, a compiler, the benchmark."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,9 @@ from conftest import random_clip
 from mgs.config import Config
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
+from mgs.model.fragments import Prompt
 from mgs.model.mgs import MGS
+from mgs.runtime import compile_or_not
 from mgs.training.engine import Trainer
 from mgs.training.pipeline import Pipeline
 
@@ -41,3 +46,31 @@ def test_a_training_step_of_a_full_size_vit_b_16_moves_what_trains_and_nothing_e
     assert moved == trainable - {"fusion"}
     blocks = {int(name.split("resblocks.")[1].split(".")[0]) for name in moved if "resblocks" in name}
     assert blocks == set(range(6, 12))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_scores(capsys):
+    model = MGS(random_clip(), Config().model)
+    views, prompts = torch.randn(2, 10, 3, 96, 96), [Prompt("a bench"), Prompt("a red bus on a road")]
+    with torch.no_grad():
+        eager = model(views, prompts)
+        model.run_block = compile_or_not(model.run_block)
+        compiled = model(views, prompts)
+    if "torch.compile failed" in capsys.readouterr().err:
+        pytest.skip("torch.compile finds no compiler on this machine")
+    for name, values in vars(eager).items():
+        torch.testing.assert_close(vars(compiled)[name], values, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_benchmark_writes_rows_whose_exact_ones_agree_with_the_plain_way(shared, tmp_path):
+    out = tmp_path / "speed.json"
+    words = ["--root", str(shared / "agiqa3k"), "--model", "demo", "--batch", "2", "--repeats", "1", "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "benchmarks.speed", *words], check=True, cwd=Path(__file__).parents[1])
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["mode"], row["precision"]) for row in rows} == {
+        (m, p) for m in ("eval", "train") for p in ("fp32", "bf16")
+    }
+    for row in rows:
+        assert row["images_per_second"] > 0
+        assert row["max_score_difference"] < (1e-5 if row["precision"] == "fp32" else 0.05), row

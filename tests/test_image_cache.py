@@ -8,6 +8,7 @@ from PIL import Image
 from mgs.data import image_cache as module
 from mgs.data.image_cache import ImageCache, Room
 from mgs.data.images import read_image
+from mgs.runtime import UserError
 
 CPU = torch.device("cpu")
 PLACES = ["auto", "ram", "disk", "off"]
@@ -120,6 +121,9 @@ def test_the_rule_leaves_three_quarters_of_the_memory_and_half_of_the_disk(tmp_p
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 5000}))
     assert ImageCache(tmp_path).find_rooms("auto", CPU) == [Room("ram", 250), Room("disk", 2500)]
     assert ImageCache(tmp_path).find_rooms("off", CPU) == []
+    assert ImageCache(tmp_path).find_rooms("ram", CPU) == [Room("ram", float("inf"))]
+    with pytest.raises(UserError, match=r"data\.cache=gpu: the device is cpu"):
+        ImageCache(tmp_path).find_rooms("gpu", CPU)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mgs.config import ImagePlace
 from mgs.data.images import MIN_SIDE, BadImage, decode_image, read_bytes, read_image
-from mgs.runtime import available_memory, whole_file
+from mgs.runtime import UserError, available_memory, whole_file
 
 DECODING = f"rgb8-1 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
@@ -91,6 +91,8 @@ class ImageCache:
         """Where pictures may go, best first; a place asked for by name takes them all."""
         if place == "off":
             return []
+        if place == "gpu" and device.type != "cuda":
+            raise UserError(f"data.cache=gpu: the device is {device.type}; use data.cache=auto, ram, disk or off")
         if place != "auto":
             return [Room(place, float("inf"))]
         rooms = [Room("ram", MEMORY_SHARE * available_memory())]

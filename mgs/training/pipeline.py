@@ -19,7 +19,7 @@ from mgs.data.images import read_image
 from mgs.data.views import make_views
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import Scores
-from mgs.runtime import autocast, choose_device, choose_precision, forbid_tf32
+from mgs.runtime import autocast, choose_device, choose_precision, forbid_tf32, keep_freed_memory
 
 Model = Callable[[Tensor, Sequence[Prompt]], Scores]  # (B, V, 3, S, S) views and B prompts to B scores
 Batch = list[tuple[Tensor, Sample]]  # each sample's picture, uint8 (3, H, W), or what is kept of it halfway, (V, L, W)
@@ -42,6 +42,7 @@ class Pipeline:
     @classmethod
     def of(cls, config: Config, settings: ViewsConfig, size: int, images: ImageCache) -> Pipeline:
         forbid_tf32()
+        keep_freed_memory()
         device = choose_device(config.device)
         return cls(settings, size, device, choose_precision(config.precision, device), images)
 

@@ -1,0 +1,275 @@
+"""How fast MGS is against the obvious way to compute it: python -m benchmarks.speed --root PATH_OF_AGIQA-3K
+
+Both ways run in this one process, on real images and prompts, with the savings switched on one after the other. Prints
+a table and writes it as JSON. Read ratios rather than rates: machines differ, and other work on them disturbs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.plain import Plain, Way, lean_views, short_texts
+from mgs.config import Config, Precision
+from mgs.data.datasets import Sample, read_table
+from mgs.data.image_cache import ImageCache
+from mgs.model.clip_backbone import Clip, input_size, load_backbone, openai_clip
+from mgs.model.freezing import freeze
+from mgs.model.mgs import MGS
+from mgs.runtime import UserError, compile_or_not, environment, exit_on_user_error, set_seed, write_json
+from mgs.training.activation_cache import open_activations
+from mgs.training.engine import Trainer
+from mgs.training.pipeline import Batch, Pipeline
+
+VIT_B_16 = (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)  # the arguments of openai-clip's CLIP
+WAYS = {  # each with the savings of those above it
+    "the plain way": Way(),
+    "+ each view once": Way(views_once=True),
+    "+ each text once": Way(True, True),
+    "+ packed texts": Way(True, True, short_texts),
+    "+ lean towers": Way(True, True, short_texts, lean_views),
+}
+MATMUL = 2048  # side of the matrices that the machine's own rate is measured with
+RATE = 1e-20  # so small a learning rate that all rows see the same weights
+
+
+class Bench:
+    """The rows measured so far, and what all of them share."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.config = Config(name="speed", device=options.device)
+        self.config.train.batch_size, self.config.train.lr, self.config.train.final_lr = options.batch, RATE, RATE
+        set_seed(self.config.seed)
+        self.clip = load_backbone(options.model).clip if options.model else openai_clip().model.CLIP(*VIT_B_16).eval()
+        self.samples = read_samples(Path(options.root), options.batch)
+        self.images = ImageCache(Path(options.root))
+        fp32 = self.pipeline("fp32")
+        self.clip.to(fp32.device)
+        self.images.fill([sample.image for sample in self.samples], "ram", fp32.device)
+        self.rows: list[dict] = []
+        self.truth: dict[str, torch.Tensor] = {}
+
+    def pipeline(self, precision: Precision) -> Pipeline:
+        """How pictures reach the model in that precision."""
+        config = replace(self.config, precision=precision)
+        return Pipeline.of(config, config.views, input_size(self.clip), self.images)
+
+    def batch(self, pipeline: Pipeline) -> Batch:
+        """The samples with what the pipeline keeps of them."""
+        return [(pipeline.read(sample), sample) for sample in self.samples]
+
+    def evaluate(self, name: str, model: nn.Module, precision: Precision) -> None:
+        """Measure scoring the batch, from decoded pictures."""
+        pipeline = self.pipeline(precision)
+        batch = self.batch(pipeline)
+        model.eval()
+
+        def score() -> dict[str, torch.Tensor]:
+            with torch.inference_mode():
+                return pipeline.score(model, batch)
+
+        self.add(name, "eval", precision, run=score, score=score)
+
+    def train(self, name: str, model: nn.Module, pipeline: Pipeline, precision: str) -> None:
+        """Measure training steps on the batch, from decoded pictures or from what is kept of them."""
+        trainer = Trainer(model, self.samples, self.config, pipeline)
+        batch = self.batch(pipeline)
+        model.train()
+
+        def score() -> dict[str, torch.Tensor]:
+            with torch.no_grad():
+                return pipeline.score(model, batch)
+
+        self.add(name, "train", precision, run=lambda: trainer.step(batch), score=score)
+        model.zero_grad()
+
+    def add(self, name: str, mode: str, precision: str, *, run: Callable, score: Callable) -> None:
+        """Time `run`, compare `score` with the plain way's, and print the row."""
+        scores = {dimension: values.double().cpu() for dimension, values in score().items()}
+        self.truth = self.truth or scores
+        flops = count_flops(run)  # the first pass also allocates, compiles and fills caches
+        forget_peak()
+        seconds = []
+        for _ in range(self.options.repeats):
+            start = time.perf_counter()
+            run()
+            synchronise()
+            seconds.append(time.perf_counter() - start)
+        rate = self.options.batch / statistics.median(seconds)
+        plain = next((row["images_per_second"] for row in self.rows if row["mode"] == mode), rate)
+        row = {
+            "name": name,
+            "mode": mode,
+            "precision": precision,
+            "images_per_second": rate,
+            "ratio_to_plain": rate / plain,
+            "peak_mb": peak_mb(),
+            "max_score_difference": max((scores[d] - self.truth[d]).abs().max().item() for d in scores),
+            "gflop_per_image": flops / self.options.batch / 1e9,
+        }
+        self.rows.append(row)
+        print(
+            f"{mode:6}{name:26}{precision:6}{rate:9.3f} images/s{row['ratio_to_plain']:8.2f} x"
+            f"{row['peak_mb'] or 0:9.0f} MB   off by {row['max_score_difference']:.1e}"
+            f"{row['gflop_per_image']:9.1f} GFLOP an image",
+            flush=True,
+        )
+
+
+def read_samples(root: Path, count: int) -> list[Sample]:
+    """As many images of AGIQA-3K, spread over its table."""
+    config = Config().data
+    config.dataset, config.root = "AGIQA-3K", str(root)
+    samples = read_table(root / "data.csv", config)
+    return samples[:: max(len(samples) // count, 1)][:count]
+
+
+def count_flops(run: Callable) -> int:
+    """Floating-point operations of matrix products, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """The machine's sustained rate in GFLOP/s, the median of many products of square matrices."""
+    side = MATMUL * (4 if device.type == "cuda" else 1)
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(43):
+        start = time.perf_counter()
+        one @ other
+        synchronise()
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / statistics.median(seconds[3:]) / 1e9
+
+
+def synchronise() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def forget_peak() -> None:
+    """Begin a new measurement of the peak of memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+
+
+def peak_mb() -> float | None:
+    """The peak since `forget_peak`: of GPU memory, or of the process's RAM on Linux."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    if sys.platform != "linux":
+        return None
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure every row, print it, and write them all."""
+    if not Path(options.root, "data.csv").exists():
+        raise UserError(f"--root={options.root}: no data.csv there; give the folder of AGIQA-3K, see data/README.md")
+    bench = Bench(options)
+    clip, config = bench.clip, bench.config
+    fp32 = bench.pipeline("fp32")
+    device = fp32.device
+    half: Precision = "bf16"
+    matmul = {name: [matmul_rate(dtype, device)] for name, dtype in (("fp32", torch.float32), (half, torch.bfloat16))}
+
+    plain = {name: Plain(clip, nn.Parameter(torch.zeros((), device=device)), way) for name, way in WAYS.items()}
+    model = MGS(clip, config.model).to(device)
+    compiled = MGS(clip, config.model).to(device)
+    compiled.run_block = compile_or_not(compiled.run_block)
+    share = None
+    if "eval" in options.modes:
+        for name, one in plain.items():
+            bench.evaluate(name, one, "fp32")
+        bench.evaluate("mgs: + texts kept", model, "fp32")
+        bench.evaluate("the plain way", plain["the plain way"], half)
+        bench.evaluate("mgs", model, half)
+        matmul[half].append(matmul_rate(torch.bfloat16, device))
+        if options.compile:
+            bench.evaluate("mgs, compiled", compiled, half)
+    if "train" in options.modes:
+        for name, one in plain.items():
+            bench.train(name, one, fp32, "fp32")
+        bench.train("mgs", model, fp32, "fp32")
+        bench.train("mgs", model, bench.pipeline(half), half)
+        matmul[half].append(matmul_rate(torch.bfloat16, device))
+        if options.compile:
+            bench.train("mgs, compiled", compiled, bench.pipeline(half), half)
+        share = train_frozen(bench, clip, half, options)
+    result = {
+        "command": "python -m benchmarks.speed " + " ".join(sys.argv[1:]),
+        "date": time.strftime("%Y-%m-%d"),
+        "environment": environment(device),
+        "model": options.model or "ViT-B/16, random weights",
+        "batch": options.batch,
+        "matmul_gflops": matmul,
+        "second_epoch_reading_share": share,
+        "rows": bench.rows,
+    }
+    write_json(Path(options.out), result)
+    print(f"matrix products alone, GFLOP/s: {json.dumps(matmul)}")
+    for row in bench.rows:
+        if row["name"].startswith("mgs"):
+            achieved = row["gflop_per_image"] * row["images_per_second"]
+            rate = statistics.median(matmul[row["precision"]])
+            print(
+                f"{row['mode']} {row['name']} {row['precision']}: {achieved:.0f} GFLOP/s, {achieved / rate:.0%} of that"
+            )
+    if share is not None:
+        print(f"from the second epoch on, reading what is kept takes {share:.2%} of the time")
+    print(f"written: {options.out}")
+
+
+def train_frozen(bench: Bench, clip: Clip, half: Precision, options: argparse.Namespace) -> float:
+    """The rows with a frozen stem; returns the share of the fastest one's time that reading from disk takes."""
+    config = replace(bench.config, model=replace(bench.config.model, freeze_stem=True))
+    model = MGS(clip, config.model).to(bench.pipeline(half).device)
+    bench.train("mgs, stem frozen too", model, bench.pipeline(half), half)
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.cache_folder = folder
+        pipeline = bench.pipeline(half)
+        activations = open_activations(model, bench.samples, config, pipeline)
+        assert activations is not None
+        pipeline = replace(pipeline, halfway=activations.read)
+        bench.train("mgs, frozen half kept", model, pipeline, half)
+        start = time.perf_counter()
+        for tensor, _ in bench.batch(pipeline):
+            tensor.clone()  # memory-mapped: the copy is what reads it
+        reading = (time.perf_counter() - start) / options.batch
+    freeze(clip, config.model.frozen_blocks, stem=False)
+    return reading * bench.rows[-1]["images_per_second"]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data/AGIQA-3K", help="folder of AGIQA-3K, with its data.csv")
+    parser.add_argument("--model", default="", help="as model.clip; default: ViT-B/16's shape with random weights")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int, default=4, help="images in a batch")
+    parser.add_argument("--repeats", type=int, default=3, help="timed passes of each row; their median counts")
+    parser.add_argument("--modes", nargs="+", choices=["eval", "train"], default=["eval", "train"])
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--out", default="runs/speed.json")
+    exit_on_user_error(measure, parser.parse_args())
