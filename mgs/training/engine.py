@@ -87,15 +87,13 @@ class Trainer:
         """One optimiser step; returns the batch's loss, or None for a step that was skipped."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = sum_of_errors(self.pipeline.score(self.model, batch), [sample for _, sample in batch])
-        taken = bool(torch.isfinite(loss))
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_gradient)
+        taken = bool(torch.isfinite(torch.stack([loss.detach(), norm])).all())
         if taken:
-            self.scaler.scale(loss).backward()
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_gradient)
-            taken = bool(torch.isfinite(norm))
-            if taken:
-                self.scaler.step(self.optimizer)
-            self.scaler.update()  # fp16: after an overflow, on to a smaller scale
+            self.scaler.step(self.optimizer)
+        self.scaler.update()  # fp16: after an overflow, on to a smaller scale
         self.schedule.step()
         self.skipped_in_a_row = 0 if taken else self.skipped_in_a_row + 1
         self.skipped += not taken
