@@ -11,6 +11,7 @@ import os
 import platform
 import random
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -135,6 +136,12 @@ def available_memory() -> int:
         limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
         available = min(available, max(limit - used, 0))
     return available
+
+
+def free_disk(folder: Path) -> int:
+    """Free bytes of the disk that a folder lies on, or would, if it isn't there yet."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def folder_bytes(folder: Path) -> int:

@@ -33,6 +33,14 @@ def random_clip(*, size=96, patch=16, width=128, layers=3, embed=64, text_width=
 
 
 @pytest.fixture
+def two_threads():
+    """Two threads for a test on full-size towers."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def small_clip():
     """A CLIP of the demo's shape, with random weights."""
     return random_clip()

@@ -32,7 +32,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, id=name) for name in SHAPES])
+@pytest.fixture(scope="module", params=SHAPES)
 def clip(request):
     model = random_clip(**SHAPES[request.param])
     for parameter in model.parameters():  # biases and norms start at 0 and 1, where a lost one would not show
@@ -90,8 +90,10 @@ def loss_of(scores):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("freeze_stem", [False, True])
-def test_scores_and_every_gradient_equal_the_plain_ways(clip, freeze_stem):
+@pytest.mark.parametrize(
+    ("clip", "freeze_stem"), [("demo", False), ("demo", True), ("ViT-B/16", False)], indirect=["clip"]
+)
+def test_scores_and_every_gradient_equal_the_plain_ways(clip, freeze_stem, two_threads):
     for parameter in clip.parameters():
         parameter.requires_grad_(True).grad = None
     model = MGS(clip, ModelConfig(freeze_stem=freeze_stem))

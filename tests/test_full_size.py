@@ -20,8 +20,7 @@ from mgs.training.pipeline import Pipeline
 
 
 @pytest.mark.slow
-def test_a_training_step_of_a_full_size_vit_b_16_moves_what_trains_and_nothing_else():
-    torch.set_num_threads(2)
+def test_a_training_step_of_a_full_size_vit_b_16_moves_what_trains_and_nothing_else(two_threads):
     clip = random_clip(size=224, patch=16, width=768, layers=12, embed=512, text_width=512, text_layers=12)
     config = Config(name="x")
     config.data.workers, config.train.batch_size = 0, 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from mgs.config import ImagePlace
 from mgs.data.images import MIN_SIDE, BadImage, decode_image, read_bytes, read_image
-from mgs.runtime import UserError, available_memory, whole_file
+from mgs.runtime import UserError, available_memory, free_disk, whole_file
 
 DECODING = f"rgb8-1 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
@@ -98,8 +97,7 @@ class ImageCache:
         rooms = [Room("ram", MEMORY_SHARE * available_memory())]
         if device.type == "cuda":
             rooms.insert(0, Room("gpu", MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return [*rooms, Room("disk", DISK_SHARE * shutil.disk_usage(self.folder).free)]
+        return [*rooms, Room("disk", DISK_SHARE * free_disk(self.folder))]
 
     def file(self, key: str) -> Path:
         """Where a picture lies on disk."""

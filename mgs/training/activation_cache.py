@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mgs.config import Config
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ACTIVATIONS, ImageCache, read_array, write_array
 from mgs.model.mgs import MGS
-from mgs.runtime import autocast, folder_bytes
+from mgs.runtime import autocast, folder_bytes, free_disk
 from mgs.training.pipeline import Pipeline, eval_batch
 
 FORMAT = 1
@@ -66,8 +65,7 @@ def open_activations(
         return cache
     example = compute(model, missing[:1], pipeline)[0]
     needed, there = len(missing) * example.numel() * dtype.itemsize, folder_bytes(root)
-    root.mkdir(parents=True, exist_ok=True)
-    allowed = min(config.train.cache_gb * GB - there, DISK_SHARE * shutil.disk_usage(root).free)
+    allowed = min(config.train.cache_gb * GB - there, DISK_SHARE * free_disk(root))
     size = f"{len(missing):,} images x {example.numel() * dtype.itemsize / 1e6:.2f} MB = {needed / GB:.2f} GB"
     if needed > allowed:
         tqdm.write(
@@ -76,7 +74,6 @@ def open_activations(
         )
         return None
     tqdm.write(f"frozen half: writing {size} to {cache.folder}; python -m mgs clean removes it")
-    cache.folder.mkdir(parents=True, exist_ok=True)
     batch = eval_batch(config, pipeline.device)
     with tqdm(total=len(missing), desc="frozen half", unit="image", leave=False) as bar:
         for i in range(0, len(missing), batch):
