@@ -13,10 +13,12 @@ import test as testing
 import train as training
 from mgs.__main__ import app
 from mgs.config import Config, ModelConfig, ViewsConfig
+from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
 from mgs.model.mgs import MGS
+from mgs.runtime import UserError
 from mgs.training import activation_cache as module
-from mgs.training.activation_cache import describe_key
+from mgs.training.activation_cache import ActivationCache, describe_key
 from mgs.training.pipeline import Pipeline
 
 WORDS = ["own.yaml", "folds=[1]", "model.freeze_stem=true", "data.cache_folder=kept"]
@@ -67,6 +69,23 @@ def test_other_folds_and_runs_compute_only_what_is_missing(here, computed):
     before = len(computed)
     training.main([*WORDS, "train.epochs=2", "folds=[1,2]", "name=another"])
     assert len(computed) == before
+
+
+def test_what_was_damaged_or_removed_is_made_anew_by_the_next_run_and_named_by_this_one(here, computed):
+    training.main([*WORDS, "train.epochs=1"])
+    damaged, gone = kept(here)[:2]
+    (here / damaged).write_bytes((here / damaged).read_bytes()[:1000])
+    (here / gone).unlink()
+    before = len(kept(here))
+    training.main([*WORDS, "train.epochs=2", "name=again"])
+    assert computed[3:] == [1, 2]
+    assert len(kept(here)) == before + 1
+
+    cache = ActivationCache(here / "nowhere", ImageCache(here), torch.float32)
+    sample = Sample("a.png", here / "0.png", "", "sentence", {})
+    cache.images.fill([sample.image], "ram", torch.device("cpu"))
+    with pytest.raises(UserError, match="gone or damaged since training began"):
+        cache.read(sample)
 
 
 def test_half_precision_runs_keep_half_the_bytes(here):

@@ -11,7 +11,7 @@ from mgs.model.clip_backbone import Clip, token_numbers
 from mgs.model.encoders import finish_texts, start_texts
 
 MOST_KEPT = 65_536  # texts; 128 MiB of embeddings of 512 numbers
-CHUNK = 512  # texts in one call where nothing has to be kept for a backward pass
+CHUNK = 256  # texts in one call where nothing has to be kept for a backward pass
 
 
 class Kept:

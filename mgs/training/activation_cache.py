@@ -20,7 +20,7 @@ from mgs.config import Config
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ACTIVATIONS, ImageCache, read_array, write_array
 from mgs.model.mgs import MGS
-from mgs.runtime import autocast, folder_bytes, free_disk
+from mgs.runtime import UserError, autocast, folder_bytes, free_disk
 from mgs.training.pipeline import Pipeline, eval_batch
 
 FORMAT = 1
@@ -41,8 +41,11 @@ class ActivationCache:
         return self.folder / f"{self.images.keys[sample.image]}.npy"
 
     def read(self, sample: Sample) -> Tensor:
-        """One image's activations, (V, L, W), in `dtype`."""
-        return torch.from_numpy(read_array(self.file(sample)))
+        """One image's activations, (V, L, W), in `dtype`; a `UserError` where they were removed meanwhile."""
+        kept = read_array(self.file(sample))
+        if kept is None:
+            raise UserError(f"{self.file(sample)}: gone or damaged since training began; train again, it is made anew")
+        return torch.from_numpy(kept)
 
 
 def open_activations(
@@ -60,7 +63,7 @@ def open_activations(
     root = Path(config.data.cache_folder) / ACTIVATIONS
     cache = ActivationCache(root / describe_key(model, pipeline, dtype), pipeline.images, dtype)
     distinct = {cache.file(sample): sample for sample in samples}
-    missing = [sample for file, sample in distinct.items() if not file.exists()]
+    missing = [sample for file, sample in distinct.items() if read_array(file) is None]
     if not missing:
         return cache
     example = compute(model, missing[:1], pipeline)[0]
