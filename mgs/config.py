@@ -65,7 +65,7 @@ class Config:
     seed: int = 42
     device: str = "auto"
     precision: Precision = "auto"
-    compile: bool = False  # torch.compile the image tower's blocks
+    compile: bool = False  # torch.compile the image tower's blocks in training
     overwrite: bool = False  # train again over a finished run
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)

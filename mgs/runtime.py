@@ -109,19 +109,22 @@ def keep_freed_memory() -> None:
 
 def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
     """`torch.compile` of a function; where that fails on its first call, a warning and the function as it is."""
-    chosen = [torch.compile(function)]
+    compiled, chosen = torch.compile(function), None
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
+        nonlocal chosen
+        if chosen:
+            return chosen(*args, **options)
         try:
-            return chosen[0](*args, **options)
+            result = compiled(*args, **options)
         except Exception as error:  # the compiler's stages have no common base class for what they raise
-            if chosen[0] is function:
-                raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             tqdm.write(f"warning: torch.compile failed, going on without it: {reason}", file=sys.stderr)
-            chosen[0] = function
+            chosen = function
             return function(*args, **options)
+        chosen = compiled  # from here on an error is the function's own
+        return result
 
     return call
 

@@ -81,7 +81,7 @@ def test_what_was_damaged_or_removed_is_made_anew_by_the_next_run_and_named_by_t
     assert computed[3:] == [1, 2]
     assert len(kept(here)) == before + 1
 
-    cache = ActivationCache(here / "nowhere", ImageCache(here), torch.float32)
+    cache = ActivationCache(here / "nowhere", ImageCache(here))
     sample = Sample("a.png", here / "0.png", "", "sentence", {})
     cache.images.fill([sample.image], "ram", torch.device("cpu"))
     with pytest.raises(UserError, match="gone or damaged since training began"):

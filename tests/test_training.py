@@ -474,3 +474,12 @@ def test_a_compiler_that_fails_leaves_the_function_as_it_is_with_a_warning(monke
     double = compile_or_not(lambda x: 2 * x)
     assert [double(2), double(3)] == [4, 6]
     assert capsys.readouterr().err == "warning: torch.compile failed, going on without it: no compiler here\n"
+
+
+def test_an_error_after_the_first_compiled_call_is_the_functions_own(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda function: lambda x: function(x))
+    call = compile_or_not(lambda x: 1 / x)
+    assert call(2) == 0.5
+    with pytest.raises(ZeroDivisionError):
+        call(0)
+    assert "compile failed" not in capsys.readouterr().err

@@ -30,18 +30,17 @@ DISK_SHARE = 0.9  # of what is free, that may be used before the cache does with
 
 @dataclass(frozen=True)
 class ActivationCache:
-    """Where each image's activations lie; `dtype` is what they are stored in."""
+    """Where each image's activations lie."""
 
     folder: Path
     images: ImageCache
-    dtype: torch.dtype
 
     def file(self, sample: Sample) -> Path:
         """One image's activations, (V, L, W)."""
         return self.folder / f"{self.images.keys[sample.image]}.npy"
 
     def read(self, sample: Sample) -> Tensor:
-        """One image's activations, (V, L, W), in `dtype`; a `UserError` where they were removed meanwhile."""
+        """One image's activations, (V, L, W); a `UserError` where they were removed meanwhile."""
         kept = read_array(self.file(sample))
         if kept is None:
             raise UserError(f"{self.file(sample)}: gone or damaged since training began; train again, it is made anew")
@@ -61,7 +60,7 @@ def open_activations(
         return None
     dtype = torch.float32 if pipeline.dtype == torch.float32 else torch.float16
     root = Path(config.data.cache_folder) / ACTIVATIONS
-    cache = ActivationCache(root / describe_key(model, pipeline, dtype), pipeline.images, dtype)
+    cache = ActivationCache(root / describe_key(model, pipeline, dtype), pipeline.images)
     distinct = {cache.file(sample): sample for sample in samples}
     missing = [sample for file, sample in distinct.items() if read_array(file) is None]
     if not missing:

@@ -91,7 +91,7 @@ class Pipeline:
         return {name: torch.cat([vars(part)[name] for part in parts])[back] for name in vars(parts[0])}
 
 
-class Kept(Dataset):
+class SampleTensors(Dataset):
     """Samples, each with the tensor that `read` gives for it."""
 
     def __init__(self, samples: Sequence[Sample], read: Callable[[Sample], Tensor]) -> None:
@@ -112,7 +112,7 @@ def make_loader(samples: Sequence[Sample], config: Config, pipeline: Pipeline, *
     """
     kept = pipeline.halfway is not None or pipeline.images.holds(sample.image for sample in samples)
     workers = 0 if kept else config.data.workers
-    data = Kept(samples, pipeline.read if kept else decode)
+    data = SampleTensors(samples, pipeline.read if kept else decode)
     # The loader draws from its generator too, depending on its workers; so the sampler has one to itself.
     order = RandomSampler(data, generator=torch.Generator().manual_seed(config.seed))
     return DataLoader(
