@@ -1,11 +1,17 @@
-"""From per-image predictions to figures per fold, and from folds to a mean and its spread."""
+"""From per-image predictions to figures per fold, and from folds to a mean, its spread and its interval."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mgs.config import DIMENSIONS
-from mgs.evaluation.metrics import METRICS, measure
+from mgs.evaluation.metrics import METRICS, measure, plcc_interval, srcc_interval
+
+CONFIDENCE = 0.95
 
 
 def dimensions_in(predictions: pd.DataFrame) -> list[str]:
@@ -14,32 +20,68 @@ def dimensions_in(predictions: pd.DataFrame) -> list[str]:
 
 
 def measure_folds(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Metrics per fold and dimension: columns fold, dimension, images, srcc, plcc, krcc, rmse.
+    """Metrics per fold and dimension: columns fold, dimension, images, repeats, `METRICS`, and 95 % intervals.
 
-    `predictions` has the columns of predictions.csv: fold, image, prompt, <dimension>_mos, <dimension>_pred.
+    `predictions` has the columns of predictions.csv: fold, image, prompt, <dimension>_mos, <dimension>_pred. `repeats`
+    is the earlier fold that tests the same images, 0 where none does. The intervals, <metric>_low and <metric>_high
+    for srcc and plcc, are over another draw of as many images.
     """
-    rows = [
-        {"fold": fold, "dimension": d, "images": len(part), **measure(part[f"{d}_pred"], part[f"{d}_mos"])}
-        for fold, part in predictions.groupby("fold")
-        for d in dimensions_in(predictions)
-    ]
+    repeats = find_repeats(predictions)
+    rows = []
+    for fold in sorted(map(int, predictions["fold"].unique())):
+        part = predictions[predictions["fold"] == fold]
+        for dimension in dimensions_in(predictions):
+            figures = measure(part[f"{dimension}_pred"], part[f"{dimension}_mos"])
+            for metric, interval in (("srcc", srcc_interval), ("plcc", plcc_interval)):
+                low, high = interval(figures[metric], len(part))
+                figures |= {f"{metric}_low": low, f"{metric}_high": high}
+            facts = {"fold": fold, "dimension": dimension, "images": len(part), "repeats": repeats.get(fold, 0)}
+            rows.append({**facts, **figures})
     return pd.DataFrame(rows)
 
 
+def find_repeats(predictions: pd.DataFrame) -> dict[int, int]:
+    """Fold -> the first fold that tests exactly the same images, for the folds that repeat one."""
+    first: dict[tuple[str, ...], int] = {}
+    repeats = {}
+    for fold in sorted(map(int, predictions["fold"].unique())):
+        tested = tuple(sorted(predictions.loc[predictions["fold"] == fold, "image"]))
+        if first.setdefault(tested, fold) != fold:
+            repeats[fold] = first[tested]
+    return repeats
+
+
 def summarise_folds(per_fold: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over folds (ddof 1; NaN for one fold): a row per dimension, two columns a metric."""
-    figures = per_fold.groupby("dimension", sort=False)[list(METRICS)]
-    return pd.concat([figures.agg(mean), figures.agg(spread).add_suffix("_sd")], axis=1)
+    """Mean, standard deviation (<metric>_sd) and 95 % interval of the mean (_low, _high) over folds, by dimension.
+
+    Test sets that repeat count once. Where one fold's figure is undefined, so is the mean: a fold without a figure
+    never makes a better one. Spread and interval (Student's t) need two folds.
+    """
+    counted = per_fold[per_fold["repeats"] == 0]
+    rows: dict[str, dict[str, float]] = {}
+    for dimension, part in counted.groupby("dimension", sort=False):
+        rows[str(dimension)] = {"folds": len(part)}
+        for metric in METRICS:
+            values = part[metric].to_numpy(np.float64)
+            low, high = mean_interval(values)
+            spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+            ends = {f"{metric}_low": low, f"{metric}_high": high}
+            rows[str(dimension)] |= {metric: float(values.mean()), f"{metric}_sd": spread, **ends}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def mean(values: pd.Series) -> float:
-    """The mean; undefined where one value is, so that a fold without a figure never makes a better one."""
-    return float(values.mean(skipna=False))
+def mean_interval(values: np.ndarray, *, overlap: float = 0.0) -> tuple[float, float]:
+    """95 % interval of the mean by Student's t; NaN for fewer than two values.
 
-
-def spread(values: pd.Series) -> float:
-    """The standard deviation, ddof 1; undefined where one value is."""
-    return float(values.std(ddof=1, skipna=False))
+    `overlap` is added to 1/n in the mean's variance: the test set's size over the train set's, for differences between
+    folds that share most of their training images (Nadeau and Bengio, 2003), 0 for independent values.
+    """
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    error = float(values.std(ddof=1)) * math.sqrt(1 / n + overlap)
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    return float(values.mean()) - reach, float(values.mean()) + reach
 
 
 def selection_value(predictions: pd.DataFrame) -> float:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, special, stats
+
+Vector = NDArray[np.float64]
+FIT_PARAMETERS = 4
+Z95 = 1.959963984540054  # a standard normal variable lies within this in 95 of 100 cases
 
 
 def srcc(prediction: ArrayLike, mos: ArrayLike) -> float:
@@ -30,7 +37,54 @@ def rmse(prediction: ArrayLike, mos: ArrayLike) -> float:
     return float(np.sqrt(np.mean((x - y) ** 2)))
 
 
-METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"srcc": srcc, "plcc": plcc, "krcc": krcc, "rmse": rmse}
+def plcc_fitted(prediction: ArrayLike, mos: ArrayLike) -> float:
+    """Pearson's correlation after `fit_logistic`, -1 to 1; negative where the fitted curve falls.
+
+    Fitting turns a reversed predictor round, so that its correlation would come out positive; the curve's own direction
+    is put back. NaN for constant sides and for fewer images than the curve has parameters, plus one.
+    """
+    curve = fit_logistic(prediction, mos)
+    if curve is None:
+        return math.nan
+    fitted = curve(np.asarray(prediction, np.float64))
+    return plcc(fitted, mos) * (1.0 if curve.rises else -1.0)
+
+
+def rmse_fitted(prediction: ArrayLike, mos: ArrayLike) -> float:
+    """RMSE after `fit_logistic`, in MOS points; NaN where `plcc_fitted` is. It does not tell a reversed predictor."""
+    curve = fit_logistic(prediction, mos)
+    return math.nan if curve is None else rmse(curve(np.asarray(prediction, np.float64)), mos)
+
+
+def pair_accuracy(prediction: ArrayLike, mos: ArrayLike) -> float:
+    """Share of all pairs with different MOS that the predictions put in the same order, 0 to 1, 0.5 by chance.
+
+    A pair with equal predictions counts as half right. NaN where either side is constant.
+    """
+    x, y = pair(prediction, mos)
+    tau = krcc(x, y)
+    # tau-b is (right - wrong) / sqrt(pairs with different predictions * pairs with different MOS)
+    return math.nan if math.isnan(tau) else (1 + tau * math.sqrt(untied_pairs(x) / untied_pairs(y))) / 2
+
+
+METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "srcc": srcc,
+    "plcc": plcc,
+    "krcc": krcc,
+    "rmse": rmse,
+    "plcc_fitted": plcc_fitted,
+    "rmse_fitted": rmse_fitted,
+    "pair_accuracy": pair_accuracy,
+}
+TITLES = {  # as tables head them
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "plcc_fitted": "PLCC fit",
+    "rmse_fitted": "RMSE fit",
+    "pair_accuracy": "pairs",
+}
 
 
 def measure(prediction: ArrayLike, mos: ArrayLike) -> dict[str, float]:
@@ -38,7 +92,87 @@ def measure(prediction: ArrayLike, mos: ArrayLike) -> dict[str, float]:
     return {name: metric(prediction, mos) for name, metric in METRICS.items()}
 
 
-def pair(prediction: ArrayLike, mos: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@dataclass(frozen=True)
+class Logistic:
+    """VQEG's monotone logistic, (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2, b4 > 0 (final report, 2000)."""
+
+    b1: float  # MOS that it tends to for high predictions
+    b2: float  # and for low ones
+    b3: float  # the prediction half-way
+    b4: float  # width of the slope
+
+    def __call__(self, x: Vector) -> Vector:
+        return (self.b1 - self.b2) * special.expit((x - self.b3) / self.b4) + self.b2
+
+    @property
+    def rises(self) -> bool:
+        """Whether higher predictions go with higher MOS."""
+        return self.b1 >= self.b2
+
+
+def fit_logistic(prediction: ArrayLike, mos: ArrayLike) -> Logistic | None:
+    """The logistic with the least squared error; None for constant sides and for fewer than five images.
+
+    It falls where the raw correlation is negative. Midpoint and width stay within 4 and from 0.02 to 100 standard
+    deviations: on a straight line the best curve has no end, and one so wide is straight for all purposes.
+    """
+    x, y = pair(prediction, mos)
+    if len(x) <= FIT_PARAMETERS or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    centre, scale = x.mean(), x.std()
+    z = (x - centre) / scale
+    direction = -1.0 if (z * (y - y.mean())).sum() < 0 else 1.0
+
+    def ends(at: tuple[float, float]) -> tuple[float, float]:  # b1 and b2 are a regression, given the other two
+        step = special.expit((z - at[0]) / np.exp(at[1]))
+        centred = step - step.mean()
+        power = (centred**2).sum()
+        slope = (centred * y).sum() / power if power > 0 else 0.0
+        slope = direction * max(direction * slope, 0.0)
+        bottom = y.mean() - slope * step.mean()
+        return bottom + slope, bottom
+
+    def errors(at: tuple[float, float]) -> Vector:
+        return Logistic(*ends(at), at[0], np.exp(at[1]))(z) - y
+
+    grid = itertools.product(np.linspace(-3, 3, 13), np.log(np.geomspace(0.03, 100, 12)))
+    best = min(grid, key=lambda at: float((errors(at) ** 2).sum()))
+    low, high = [-4.0, math.log(0.02)], [4.0, math.log(100.0) + 1e-9]
+    found = optimize.least_squares(errors, best, bounds=(low, high), xtol=1e-10, ftol=1e-12, gtol=1e-12, max_nfev=200)
+    b1, b2 = ends(found.x)
+    return Logistic(float(b1), float(b2), float(found.x[0] * scale + centre), float(np.exp(found.x[1]) * scale))
+
+
+def srcc_interval(coefficient: float, count: int) -> tuple[float, float]:
+    """95 % interval of an SRCC over `count` images, by Fisher's z with Bonett and Wright's variance (2000).
+
+    It tells how far another draw of as many images could move the figure; NaN for fewer than four.
+    """
+    return fisher_interval(coefficient, count, 1 + coefficient**2 / 2)
+
+
+def plcc_interval(coefficient: float, count: int) -> tuple[float, float]:
+    """95 % interval of a PLCC over `count` images, by Fisher's z; NaN for fewer than four."""
+    return fisher_interval(coefficient, count, 1.0)
+
+
+def fisher_interval(coefficient: float, count: int, variance: float) -> tuple[float, float]:
+    """The interval whose ends are symmetric about artanh(coefficient), whose variance is `variance` / (count - 3)."""
+    if count <= 3 or math.isnan(coefficient):
+        return math.nan, math.nan
+    reach = Z95 * math.sqrt(variance / (count - 3))
+    with np.errstate(divide="ignore"):
+        centre = np.arctanh(coefficient)  # infinite at -1 and 1, which have no spread
+    return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))
+
+
+def untied_pairs(values: Vector) -> int:
+    """How many pairs of entries differ."""
+    counts = np.unique(values, return_counts=True)[1]
+    return (len(values) ** 2 - int((counts**2).sum())) // 2
+
+
+def pair(prediction: ArrayLike, mos: ArrayLike) -> tuple[Vector, Vector]:
     """Both sides as float64 vectors of one length; a ValueError where they are not, or hold anything but numbers."""
     x, y = np.asarray(prediction, np.float64), np.asarray(mos, np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):
