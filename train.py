@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mgs.config import Config
+from mgs.data.audit import audit
 from mgs.data.demo import write_demo
 from mgs.data.image_cache import ImageCache
 from mgs.data.splits import Fold, read_folds
@@ -73,6 +74,12 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
     folds, skipped = read_folds(config.data, config.folds, seed=config.seed, load=load)
     if skipped:
         tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
+    for finding in audit(folds):
+        if finding.kind == "leak" and not config.data.allow_leaks:
+            remedy = "mend the folds, or set data.allow_leaks=true, and every table will say so"
+            raise UserError(f"{config.data.dataset}: leak: {finding.text}; {remedy}")
+        if finding.kind != "note":
+            tqdm.write(f"{config.data.dataset}: {finding}")
     for fold in folds:
         folder = fold_folder(config.run_folder, fold.number)
         if folder in finished and not config.overwrite:

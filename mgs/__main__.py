@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from mgs.config import DataConfig
-from mgs.data.datasets import facts_of
+from mgs.config import Config, DataConfig
+from mgs.data.datasets import DATASETS, facts_of
 from mgs.data.image_cache import KEPT_ON_DISK
-from mgs.runtime import exit_on_user_error, folder_bytes
+from mgs.data.splits import PROTOCOLS, fold_folders
+from mgs.launch import load_config
+from mgs.runtime import UserError, exit_on_user_error, folder_bytes
 
 app = typer.Typer(
     help="Score AI-generated images on quality, authenticity and text-image correspondence.",
@@ -37,6 +39,26 @@ def prepare(
 
 
 @app.command()
+def audit(
+    place: Annotated[Path, typer.Argument(help="a dataset's folder, such as data/AGIQA-3K, or a config")],
+    words: Annotated[list[str] | None, typer.Argument(help="key=value, as for training")] = None,
+) -> None:
+    """Look for leaks, repeated folds, conflicting MOS and damaged images; exit code 1 if there are any."""
+    from mgs.data.audit import audit_dataset
+
+    findings = []
+    for config in find_audited(place, words or []):
+        data = config.data
+        print(f"{data.splits or data.table or data.root}: {data.dataset}, protocol {data.protocol}", flush=True)
+        found = audit_dataset(data, seed=config.seed)
+        print(*found, sep="\n")
+        findings += found
+    if any(finding.kind != "note" for finding in findings):
+        raise typer.Exit(1)
+    print("clean: no leak, no flaw")
+
+
+@app.command()
 def demo_data(
     root: Annotated[Path, typer.Argument(help="folder to draw into")] = Path("data/demo"),
     seed: Annotated[int, typer.Option(min=0, help="decides the drawings")] = 7,
@@ -58,6 +80,20 @@ def clean(
         freed += folder_bytes(kept)
         shutil.rmtree(kept, ignore_errors=True)
     print(f"{folder}: {freed / 1e9:.2f} GB removed")
+
+
+def find_audited(place: Path, words: list[str]) -> list[Config]:
+    """The config named, or one for every protocol that the folder has folds for."""
+    if place.suffix in (".yaml", ".yml"):
+        return [load_config(place, words)]
+    if not place.is_dir():
+        raise UserError(f"{place}: no such folder; name a dataset's folder, or a config that names it")
+    dataset = place.name if place.name in DATASETS else "custom"
+    own = ["name=audit", f"data.root={place}", f"data.dataset={dataset}", *words]
+    there = [protocol for protocol in PROTOCOLS if fold_folders(place / "splits" / protocol)]
+    if not there or any(word.startswith(("data.splits=", "data.protocol=", "data.table=")) for word in words):
+        return [load_config(None, own)]
+    return [load_config(None, [*own, f"data.protocol={protocol}"]) for protocol in there]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ DEMO_CONFIG = "configs/demo.yaml"
 NOT_THE_RUN = (
     "folds",
     "device",
+    "data.allow_leaks",
     "data.cache",
     "data.cache_folder",
     "data.workers",
@@ -35,16 +36,19 @@ DEMO_BANNER = """\
 +---------------------------------------------------------------------------+"""
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, lay it over its `base` and the defaults, then lay `key=value` words over it.
 
-    An unknown key, a wrong type or an impossible value raises a `UserError` naming the place and the key.
+    Without a file the words alone are laid over the defaults, and must give a name. An unknown key, a wrong type or an
+    impossible value raises a `UserError` naming the place and the key.
     """
     words = read_words(overrides)
-    own = read_yaml(path)
-    base = words.get("base") or base_of(path, own)
-    layers = [*read_bases(Path(str(base)), [path]), (str(path), own)] if base else [(str(path), own)]
-    layers.append(("command line", words))
+    layers = [("command line", words)]
+    if path:
+        own = read_yaml(path)
+        base = words.get("base") or base_of(path, own)
+        bases = read_bases(Path(str(base)), [path]) if base else []
+        layers = [*bases, (str(path), own), *layers]
     merged = OmegaConf.structured(Config)
     for source, layer in layers:
         try:
@@ -52,7 +56,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         except (OmegaConfBaseException, TypeError) as error:
             raise UserError(f"{source}: {explain(error, merged, layer)}") from None
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    config.name = config.name or path.stem
+    config.name = config.name or (path.stem if path else "")
     config.base = None  # its values are in the config now
     for key, problem in find_impossible_values(config):
         set_by = [place for place, layer in layers if OmegaConf.select(layer, key) is not None]
@@ -199,8 +203,13 @@ def refuse_other_run(config: Config, record: Path) -> None:
 
 def differing_keys(one: Config, other: Config, *, ignored: Sequence[str] = ()) -> list[str]:
     """Dotted keys whose values differ between two configs."""
-    flat = [flatten(OmegaConf.to_container(OmegaConf.structured(config))) for config in (one, other)]
+    flat = [flat_config(config) for config in (one, other)]
     return sorted(key for key in flat[0] if flat[0][key] != flat[1][key] and key not in ignored)
+
+
+def flat_config(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, of all options."""
+    return flatten(OmegaConf.to_container(OmegaConf.structured(config)))
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, Any]:

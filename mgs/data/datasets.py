@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from mgs.runtime import UserError
 PROMPT_STYLES = ("keywords", "hybrid", "sentence")
 FULL_SCALE = [0.0, MOS_MAX]
 NEED_A_PROMPT = ("correspondence", "overall")
+BEFORE_UNDERSCORE = r"([^/_]+)_[^/]*$"  # of a file's name, such as "glide" of glide_normal_108.jpg
 FIRST_NAMED = 3  # missing images that an error names; the others are counted
 
 
@@ -57,6 +59,7 @@ class DatasetFacts:
     link: str = ""
     make_folds: str = "python -m mgs prepare {dataset} --protocol {protocol}"  # the command that does
     own: bool = False  # the user's: a table anywhere, on any scale
+    generator: str = r"^(.+?)/"  # finds, in an image's name, what drew it; by default its first folder
 
 
 DATASETS = {
@@ -69,6 +72,7 @@ DATASETS = {
         image_folders=("", "file", "images"),
         official_table="*mos_zscore.xlsx",
         link="https://github.com/lcysyzxdxc/AGIQA-1k-Database",
+        generator=BEFORE_UNDERSCORE,
     ),
     "AGIQA-3K": DatasetFacts(
         dimensions=("quality", "correspondence"),
@@ -79,15 +83,14 @@ DATASETS = {
         image_folders=("", "images"),
         official_table="data.csv",
         link="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
+        generator=BEFORE_UNDERSCORE,
     ),
     "AIGCIQA2023": DatasetFacts(
         dimensions=("quality", "authenticity", "correspondence"),
         prompt_style="sentence",
         root="data/AIGCIQA2023",
         published=Columns(
-            ("model", "image_name"),
-            "prompt",
-            {"quality": "mosz1", "authenticity": "mosz2", "correspondence": "mosz3"},
+            ("model", "image_name"), "prompt", {"quality": "mosz1", "authenticity": "mosz2", "correspondence": "mosz3"}
         ),
         images=2400,
         image_folders=("", "Image", "images"),
@@ -100,6 +103,7 @@ DATASETS = {
         "sentence",
         root="data/demo",
         make_folds="python -m mgs demo-data",
+        generator=BEFORE_UNDERSCORE,
     ),
     "custom": DatasetFacts((), "sentence", own=True),
 }
@@ -112,13 +116,20 @@ def facts_of(dataset: str) -> DatasetFacts:
     return DATASETS[dataset]
 
 
+def find_generator(dataset: str, name: str) -> str:
+    """What drew the image, as its name tells; "" where it does not."""
+    found = re.search(facts_of(dataset).generator, name)
+    return found[1] if found else ""
+
+
 def read_table(path: Path, data: DataConfig) -> list[Sample]:
     """Read a CSV (UTF-8) or an .xlsx sheet into samples, in the table's order.
 
     The header decides between the dataset's published columns and the project's own: `image,prompt`, any of quality,
     authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored. `data.prompt_style`
     goes before the column, the column before the dataset's own style. `data.mos_range` is mapped onto 0-5. Raises
-    `UserError` with file, row and remedy for whatever is missing, malformed or outside the scale.
+    `UserError` with file, row and remedy for whatever is missing, malformed or outside the scale; with
+    `data.on_bad_image: skip` a missing image is a sample like any other, and fails on reading.
     """
     return to_samples(read_rows(path), path, data)
 
@@ -140,12 +151,12 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     names = [read_name(record, columns.image, where) for where, record in zip(places, records, strict=True)]
     root = Path(data.root or facts.root or path.parent)
     found = find_images(names, root, facts)
-    if missing := [i for i, image in enumerate(found) if image is None]:
+    if data.on_bad_image == "error" and (missing := [i for i, image in enumerate(found) if image is None]):
         named = ", ".join(names[i] for i in missing[:FIRST_NAMED])
         more = f" (and {len(missing) - FIRST_NAMED} more)" if len(missing) > FIRST_NAMED else ""
         remedy = f"set data.root to where paths begin; {README}" if facts.own else README
         raise UserError(f"{places[missing[0]]}: no image {named}{more} under {root}; {remedy}")
-    images = [image for image in found if image]  # all of them
+    images = [image or root / name for image, name in zip(found, names, strict=True)]  # a missing one fails on reading
     samples = []
     for where, record, name, image in zip(places, records, names, images, strict=True):
         targets = {d: read_mos(record[c], data.mos_range, f"{where}: {c}") for d, c in columns.targets.items()}

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from mgs.data.datasets import Sample
+from mgs.data.images import content_ids
 from mgs.runtime import UserError
 
 SUBSETS = ("train", "val", "test")
@@ -28,8 +29,9 @@ def make_folds(samples: Sequence[Sample], protocol: str, seed: int) -> list[dict
     """Ten divisions of `samples` into train, val and test, about 70/10/20, as lists of positions in `samples`.
 
     In each of two rounds of five, every image is in exactly one test set, and no test set occurs twice. With
-    prompt-disjoint, neither a prompt nor an image is in two subsets; with random-image, no image is. Depends on
-    content and seed only, not on the samples' order. Raises `UserError` where there are too few prompts or images.
+    prompt-disjoint, neither a prompt nor an image is in two subsets; with random-image, no image is. Equal files under
+    two names are one image. Depends on content and seed only, not on the samples' order. Raises `UserError` where there
+    are too few prompts or images.
     """
     if protocol not in KEPT_APART:
         raise UserError(f"protocol {protocol}: no way to make folds; choose {' or '.join(KEPT_APART)}")
@@ -58,7 +60,7 @@ def make_folds(samples: Sequence[Sample], protocol: str, seed: int) -> list[dict
 
 def group_samples(samples: Sequence[Sample], protocol: str) -> list[list[int]]:
     """Positions of samples that must stay together, as groups in an order that depends on content alone."""
-    parent: dict[str, str] = {}  # a forest: names and prompts that occur together have one root
+    parent: dict[str, str] = {}  # a forest: names, files and prompts that occur together have one root
 
     def root(key: str) -> str:
         while parent.setdefault(key, key) != key:
@@ -66,6 +68,10 @@ def group_samples(samples: Sequence[Sample], protocol: str) -> list[list[int]]:
         return key
 
     names = [f"image {posixpath.normpath(sample.name)}" for sample in samples]
+    contents = content_ids(sample.image for sample in samples)
+    for name, sample in zip(names, samples, strict=True):
+        if sample.image in contents:
+            parent[root(name)] = root(f"file {contents[sample.image]}")
     if protocol == "prompt-disjoint":
         for name, sample in zip(names, samples, strict=True):
             parent[root(name)] = root(f"prompt {normalise_prompt(sample.prompt)}")

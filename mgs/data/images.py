@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from mgs.runtime import file_sha256
 
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
 MAX_PIXELS = 178_956_970  # Pillow's own limit on what it opens, kept for what a sliver of a picture is enlarged to
@@ -38,6 +42,24 @@ def read_bytes(path: Path) -> bytes:
         raise BadImage(f"{path}: no such file") from None
     except OSError as error:
         raise BadImage(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def content_ids(paths: Iterable[Path]) -> dict[Path, str]:
+    """Path -> a text that is equal for files of equal content, under whatever names; missing and empty files have none.
+
+    Only files of equal size are read.
+    """
+    by_size: dict[int, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        with contextlib.suppress(OSError):
+            by_size.setdefault(path.stat().st_size, []).append(path)
+    by_size.pop(0, None)
+    ids = {}
+    for size, group in by_size.items():
+        for path in group:
+            with contextlib.suppress(OSError):
+                ids[path] = f"{size} {file_sha256(path)}" if len(group) > 1 else str(size)
+    return ids
 
 
 def decode_image(data: bytes, path: Path) -> Tensor:

@@ -1,0 +1,250 @@
+"""What may be wrong with a dataset's folds: leaks, repeats, conflicts, damaged files; by looking, not by trusting."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mgs.config import DataConfig
+from mgs.data.datasets import Sample
+from mgs.data.folding import SUBSETS, normalise_prompt
+from mgs.data.image_cache import ImageCache
+from mgs.data.images import content_ids
+from mgs.data.splits import Fold, fold_numbers, read_fold
+
+SAME_MOS = 1e-6  # the published folds write one MOS with differing last digits
+FIRST_NAMED = 3  # of what a finding counts
+PAIRS = (("train", "test"), ("val", "test"), ("train", "val"))
+LIKE_MISSING = {"", "none", "null", "na", "n/a", "nan"}  # prompts that table readers turn into missing values
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: a leak between train and test, a flaw to mend or to know, or a note for orientation."""
+
+    kind: Literal["leak", "flaw", "note"]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample where it stands."""
+
+    fold: int
+    subset: str
+    sample: Sample
+    image: str  # equal for equal files, under whatever names
+
+    @property
+    def place(self) -> str:
+        return f"fold {self.fold} {self.subset}"
+
+
+def audit(folds: Sequence[Fold], bad: Mapping[Path, str] | None = None) -> list[Finding]:
+    """Everything worth knowing about these folds, leaks first; `bad` are the images that cannot be read, with reasons.
+
+    Two images are the same if their names or their files' contents are. Images that are missing or damaged are known by
+    their names alone.
+    """
+    paths = [sample.image for fold in folds for subset in SUBSETS for sample in getattr(fold, subset)]
+    contents = content_ids(paths)
+    rows = [
+        Row(fold.number, subset, sample, contents.get(sample.image, f"named {posixpath.normpath(sample.name)}"))
+        for fold in folds
+        for subset in SUBSETS
+        for sample in getattr(fold, subset)
+    ]
+    findings = [
+        *find_shared_images(rows),
+        *find_conflicts(rows),
+        *find_copies(rows),
+        *find_repeated_rows(rows),
+        *find_repeated_folds(rows),
+        *find_bad_images(bad or {}),
+        *find_shared_prompts(rows, {fold.number: fold.protocol for fold in folds}),
+        *find_untested(rows),
+        *find_texts_like_missing(rows),
+        *describe_mos(rows),
+    ]
+    return sorted(findings, key=lambda finding: ("leak", "flaw", "note").index(finding.kind))
+
+
+def audit_dataset(data: DataConfig, *, seed: int) -> list[Finding]:
+    """`audit` of all folds that `data` names, once every image has been decoded; nothing is kept."""
+    lenient = replace(data, on_bad_image="skip")
+    folds = [read_fold(lenient, number, seed=seed) for number in fold_numbers(lenient, [])]
+    paths = (sample.image for fold in folds for subset in SUBSETS for sample in getattr(fold, subset))
+    bad = ImageCache(Path(data.cache_folder)).fill(paths, place="off", device=torch.device("cpu"))
+    return audit(folds, bad)
+
+
+def find_shared_images(rows: Sequence[Row]) -> list[Finding]:
+    """Images in two subsets of one fold; between train and test that is a leak."""
+    findings = []
+    for one, other in PAIRS:
+        details, total = [], 0
+        for fold, subsets in by_fold(rows).items():
+            first = {row.image: row.sample.name for row in subsets[one]}
+            shared = {row.sample.name: first[row.image] for row in subsets[other] if row.image in first}
+            total += len(shared)
+            if shared:
+                pairs = [name if name == twin else f"{name} = {twin}" for name, twin in shared.items()]
+                details.append(f"fold {fold}: {name_some(pairs)}")
+        if total:
+            kind: Literal["leak", "flaw"] = "leak" if (one, other) == PAIRS[0] else "flaw"
+            findings.append(Finding(kind, f"{images(total)} of {other} also in {one} ({'; '.join(details)})"))
+    return findings
+
+
+def find_conflicts(rows: Sequence[Row]) -> list[Finding]:
+    """One name with different MOS, in whatever folds and subsets."""
+    first: dict[str, Row] = {}
+    conflicts: dict[str, str] = {}
+    for row in rows:
+        other = first.setdefault(posixpath.normpath(row.sample.name), row)
+        for dimension, mos in row.sample.targets.items():
+            before = other.sample.targets.get(dimension, mos)
+            if not math.isclose(mos, before, abs_tol=SAME_MOS):
+                problem = f"{row.sample.name}: {dimension} {before:.4g} in {other.place}, {mos:.4g} in {row.place}"
+                conflicts.setdefault(row.sample.name, problem)
+    if not conflicts:
+        return []
+    return [Finding("flaw", f"{images(len(conflicts))} with two MOS values ({name_some(list(conflicts.values()))})")]
+
+
+def find_copies(rows: Sequence[Row]) -> list[Finding]:
+    """Equal files under different names; people have judged them apart, so their MOS may differ."""
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        names.setdefault(row.image, {})[posixpath.normpath(row.sample.name)] = None
+    copies = [" = ".join(group) for group in names.values() if len(group) > 1]
+    if not copies:
+        return []
+    return [Finding("flaw", f"{count(len(copies), 'picture')} under several names ({name_some(copies)})")]
+
+
+def find_repeated_rows(rows: Sequence[Row]) -> list[Finding]:
+    """One name twice in one subset."""
+    counts = Counter((row.place, posixpath.normpath(row.sample.name)) for row in rows)
+    repeated = [f"{name} in {place}" for (place, name), times in counts.items() if times > 1]
+    if not repeated:
+        return []
+    return [Finding("flaw", f"{images(len(repeated))} more than once in one set ({name_some(repeated)})")]
+
+
+def find_repeated_folds(rows: Sequence[Row]) -> list[Finding]:
+    """Folds that test the same images, wholly (a flaw: they are one fold under two numbers) or in part (a note)."""
+    tested = {fold: {row.image for row in subsets["test"]} for fold, subsets in by_fold(rows).items()}
+    repeats, overlaps = [], []
+    numbers = list(tested)
+    for i, one in enumerate(numbers):
+        for other in numbers[i + 1 :]:
+            if tested[one] == tested[other]:
+                repeats.append(f"folds {one} and {other}")
+            elif both := len(tested[one] & tested[other]):
+                overlaps.append((both, f"folds {one} and {other} share {both} of {len(tested[other])}"))
+    findings = []
+    if repeats:
+        findings.append(Finding("flaw", f"test sets with the same images ({'; '.join(repeats)})"))
+    if overlaps:
+        largest = max(overlaps)[1]
+        findings.append(
+            Finding("note", f"{count(len(overlaps), 'pair')} of test sets overlap, at most: {largest} images")
+        )
+    return findings
+
+
+def find_bad_images(bad: Mapping[Path, str]) -> list[Finding]:
+    """Missing and damaged files, all of them."""
+    return [Finding("flaw", f"{images(len(bad))} missing or unreadable ({'; '.join(bad.values())})")] if bad else []
+
+
+def find_shared_prompts(rows: Sequence[Row], protocols: Mapping[int, str]) -> list[Finding]:
+    """Prompts in two subsets: a flaw if the protocol rules it out or every test prompt is in train, else a note."""
+    findings: list[Finding] = []
+    for one, other in PAIRS:
+        whole, broken, some = [], [], []
+        for fold, subsets in by_fold(rows).items():
+            first, second = ({normalise_prompt(row.sample.prompt) for row in subsets[s]} for s in (one, other))
+            shared = first & second
+            share = f"fold {fold}: {len(shared)} of {len(second)}"
+            if shared and protocols[fold] == "prompt-disjoint":
+                broken.append(share)
+            elif shared == second and (one, other) == PAIRS[0]:
+                whole.append(share)
+            elif shared:
+                some.append(share)
+        what = f"prompts of {other} also in {one}"
+        if broken:
+            findings.append(Finding("flaw", f"{what}, though the protocol is prompt-disjoint ({'; '.join(broken)})"))
+        if whole:
+            findings.append(Finding("flaw", f"all {what} ({'; '.join(whole)})"))
+        if some:
+            findings.append(Finding("note", f"{what} ({'; '.join(some)})"))
+    return findings
+
+
+def find_untested(rows: Sequence[Row]) -> list[Finding]:
+    """How many images no fold tests."""
+    untested = {row.image for row in rows} - {row.image for row in rows if row.subset == "test"}
+    return [Finding("note", f"{images(len(untested))} in no test set of these folds")] if untested else []
+
+
+def find_texts_like_missing(rows: Sequence[Row]) -> list[Finding]:
+    """Prompts such as "None", which are text here and missing values to most readers of tables."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        if row.sample.prompt.strip().strip("\"'").casefold() in LIKE_MISSING:
+            found.setdefault(row.sample.prompt, set()).add(row.image)
+    texts = [f"{prompt!r} of {images(len(which))}" for prompt, which in found.items()]
+    return [Finding("note", f"prompts that look like missing values, kept as text ({'; '.join(texts)})")] * bool(texts)
+
+
+def describe_mos(rows: Sequence[Row]) -> list[Finding]:
+    """What there is: folds, images, prompts, and the range of MOS by dimension."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for dimension, mos in row.sample.targets.items():
+            values.setdefault(dimension, []).append(mos)
+    ranges = [f"{dimension} {min(mos):.2f} to {max(mos):.2f}" for dimension, mos in values.items()]
+    sizes = {
+        "fold": len({row.fold for row in rows}),
+        "image": len({row.image for row in rows}),
+        "prompt": len({normalise_prompt(row.sample.prompt) for row in rows}),
+    }
+    size = ", ".join(count(number, noun) for noun, number in sizes.items())
+    return [Finding("note", f"{size}; MOS: {', '.join(ranges)}")]
+
+
+def by_fold(rows: Sequence[Row]) -> dict[int, dict[str, list[Row]]]:
+    """Fold -> subset -> its rows."""
+    folds: dict[int, dict[str, list[Row]]] = {}
+    for row in rows:
+        folds.setdefault(row.fold, {subset: [] for subset in SUBSETS})[row.subset].append(row)
+    return folds
+
+
+def images(number: int) -> str:
+    """So many images."""
+    return count(number, "image")
+
+
+def count(number: int, noun: str) -> str:
+    """The number with its noun."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - FIRST_NAMED} more" if len(names) > FIRST_NAMED else ""
+    return "; ".join(names[:FIRST_NAMED]) + more
