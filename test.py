@@ -1,41 +1,68 @@
-"""Test what train.py left: `python test.py [CONFIG.yaml ...] [key=value ...]`. Read it from top to bottom."""
+"""Test what train.py left. Read it from top to bottom.
+
+python test.py [CONFIG.yaml ...] [key=value ...]                   each run on its own test sets
+python test.py --checkpoint CHECKPOINT CONFIG.yaml [key=value ...] one checkpoint on another dataset's test sets
+python test.py --compare RUN RUN [RUN ...]                         tested runs, each against the first
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from mgs.config import Config
+from mgs.config import DIMENSIONS, Config
+from mgs.data.audit import audit
+from mgs.data.datasets import facts_of, find_generator
 from mgs.data.image_cache import ImageCache
 from mgs.data.splits import Fold, read_folds
-from mgs.evaluation.report import DRAWINGS, Protocol, write_report
-from mgs.launch import find_configs, load_config, refuse_other_run
+from mgs.evaluation.comparison import read_tested_run, write_comparison
+from mgs.evaluation.journal import read_curves
+from mgs.evaluation.page import Picture
+from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
+from mgs.launch import find_configs, flat_config, load_config, refuse_other_run
 from mgs.model.clip_backbone import input_size
-from mgs.model.fragments import Prompt
+from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.mgs import find_truncated
-from mgs.runtime import UserError, choose_device, choose_precision, exit_on_user_error
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, load_checkpoint, refuse_other_fold
+from mgs.runtime import UserError, choose_device, choose_precision, environment, exit_on_user_error
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
 from mgs.training.engine import predict
 from mgs.training.pipeline import Pipeline
 
+COMPARISON = "comparison"  # the folder beside the runs
+
 
 def main(argv: Sequence[str]) -> None:
-    """Test the run of every config named in `argv`, or of every dataset found."""
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
+    """Test the run of every config named in `argv`, or of every dataset found; or what the options say instead."""
+    parser = argparse.ArgumentParser("test.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value")
+    parser.add_argument("--checkpoint", type=Path, help="a .safetensors file, or the fold folder that holds it")
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", metavar="RUN", help="folders of tested runs, the first first"
+    )
+    options = parser.parse_intermixed_args(list(argv))
+    if options.compare:
+        if options.words or options.checkpoint or len(options.compare) < 2:
+            raise UserError("--compare: takes two or more folders of runs, and nothing else beside them")
+        compare(options.compare)
         return
-    paths, overrides = find_configs(argv)
-    for config in [load_config(path, overrides) for path in paths]:
-        test_run(config)
+    paths, overrides = find_configs(options.words)
+    configs = [load_config(path, overrides) for path in paths]
+    for config in configs:
+        if options.checkpoint:
+            test_elsewhere(config, options.checkpoint)
+        else:
+            test_run(config)
 
 
 def test_run(config: Config) -> None:
-    """Score every fold's test set with that fold's checkpoint; print the table and leave it in the run's report folder.
+    """Score every fold's test set with that fold's checkpoint; print the table and leave the run's report.
 
     A fold without a finished checkpoint fails the run: a mean over the folds that happened to work is no result.
     """
@@ -43,45 +70,122 @@ def test_run(config: Config) -> None:
     if not record.exists():
         raise UserError(f"{config.run_folder}: no such run; train it first with the same words after train.py")
     refuse_other_run(config, record)
-    images = ImageCache(Path(config.data.cache_folder))
-    load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
-    folds, skipped = read_folds(config.data, config.folds, seed=config.seed, load=load, subsets=["test"])
-    unfinished = [f.number for f in folds if not (fold_folder(config.run_folder, f.number) / FINISHED).exists()]
+    images, folds, notes = read_test_sets(config)
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
+    unfinished = [number for number, folder in folders.items() if not (folder / FINISHED).exists()]
     if unfinished:
         raise UserError(
             f"{config.run_folder}: fold {', '.join(map(str, unfinished))} not trained to the end; run train.py with "
             "the same words, or name the folds to test, as in folds=[1,2]"
         )
-    predictions = pd.concat([test_fold(config, fold, images) for fold in folds], ignore_index=True)
-    precision = str(choose_precision(config.precision, choose_device(config.device))).removeprefix("torch.")
-    notes = describe_exceptions(config, folds, skipped)
-    protocol = Protocol(config.data.dataset, folds[0].protocol, config.model.clip, precision, notes)
-    report = config.run_folder / "report"
-    tqdm.write(write_report(predictions, protocol, report))
-    tqdm.write(f"tables and predictions: {report}")
+    findings = [finding for finding in audit(folds) if finding.kind != "note"]
+    notes += [f"Leak: {finding.text}." for finding in findings if finding.kind == "leak"]
+    predictions = []
+    for fold in folds:
+        refuse_other_fold(folders[fold.number], fold.sha256)
+        predictions.append(test_fold(config, fold, images, load_checkpoint(folders[fold.number] / CHECKPOINT)))
+    background = Background(
+        train_images={fold.number: len(fold.train) for fold in folds},
+        curves=pd.concat([read_curves(folder, number) for number, folder in folders.items()], ignore_index=True),
+        audit=tuple(map(str, findings)),
+    )
+    leave_report(config, folds, predictions, notes, background, images)
 
 
-def test_fold(config: Config, fold: Fold, images: ImageCache) -> pd.DataFrame:
-    """Predictions for one fold's test images, by the model and views that its checkpoint records."""
-    folder = fold_folder(config.run_folder, fold.number)
-    refuse_other_fold(folder, fold.sha256)
-    checkpoint = load_checkpoint(folder / CHECKPOINT)
+def test_elsewhere(config: Config, path: Path) -> None:
+    """Score the config's test sets with a checkpoint of another dataset, on the dimensions that it was trained on.
+
+    The report goes to runs/<config's name>_by_<checkpoint's name>/report.
+    """
+    checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
+    origin, dataset = checkpoint.metadata, config.data.dataset
+    if origin["dataset"] == dataset and not facts_of(dataset).own:
+        problem = f"was trained on {dataset} itself, perhaps on these very images"
+        raise UserError(f"{path}: {problem}; test its run without --checkpoint")
+    images, folds, notes = read_test_sets(config)
+    trained, there = list(origin["val"]), list(folds[0].test[0].targets)
+    shared = [dimension for dimension in there if dimension in trained]
+    if not shared:
+        raise UserError(
+            f"{path}: trained on {', '.join(trained)} of {origin['dataset']}, and {dataset} has MOS for "
+            f"{', '.join(there)} alone; choose sets with a dimension in common"
+        )
+    scorer = f"{checkpoint.config.name}_fold_{origin['fold']:02d}"
+    notes.append(
+        f"Cross-dataset: scored by {scorer}, trained on {origin['dataset']}, protocol {origin['protocol']}; whether "
+        "images of that are among these was not checked."
+    )
+    if left_out := [dimension for dimension in DIMENSIONS if (dimension in trained) != (dimension in there)]:
+        notes.append(f"Left out, for want of MOS on one of the two sides: {', '.join(left_out)}.")
+    folds = [
+        replace(fold, test=[replace(one, targets={d: one.targets[d] for d in shared}) for one in fold.test])
+        for fold in folds
+    ]
+    predictions = [test_fold(config, fold, images, checkpoint) for fold in folds]
+    model = replace(config.model, clip=checkpoint.config.model.clip)
+    config = replace(config, name=f"{config.name}_by_{scorer}", model=model)
+    leave_report(config, folds, predictions, notes, Background(), images)
+
+
+def compare(folders: Sequence[Path]) -> None:
+    """Hold tested runs against the first, fold by fold; print the tables and leave them beside the runs."""
+    if repeated := [folder for folder in folders if folders.count(folder) > 1]:
+        raise UserError(f"--compare: {repeated[0]} is named twice; name each run once")
+    place = folders[0].absolute().parent / COMPARISON
+    tqdm.write(write_comparison([read_tested_run(folder) for folder in folders], place))
+    tqdm.write(f"tables, plot and page: {place}")
+
+
+def read_test_sets(config: Config) -> tuple[ImageCache, list[Fold], list[str]]:
+    """The folds with their test images read, and what a reader of the tables must know about them."""
+    images = ImageCache(Path(config.data.cache_folder))
+    load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
+    folds, skipped = read_folds(config.data, config.folds, seed=config.seed, load=load, subsets=["test"])
+    cut = find_truncated([Prompt(sample.prompt, sample.prompt_style) for fold in folds for sample in fold.test])
+    notes = [
+        f"Note: unreadable images left out of the test sets: {len(skipped)}." if skipped else "",
+        f"Note: test prompts longer than CLIP's context, cut at its end: {len(cut)}." if cut else "",
+        DRAWINGS if config.data.dataset == "demo" else "",
+    ]
+    return images, folds, list(filter(None, notes))
+
+
+def test_fold(config: Config, fold: Fold, images: ImageCache, checkpoint: Checkpoint) -> pd.DataFrame:
+    """Predictions for one fold's test images, by the model and views that the checkpoint records."""
     pipeline = Pipeline.of(config, checkpoint.config.views, input_size(checkpoint.model.clip), images)
     predictions = predict(checkpoint.model.to(pipeline.device), fold.test, config, pipeline)
     predictions.insert(0, "fold", fold.number)
     return predictions
 
 
-def describe_exceptions(config: Config, folds: Sequence[Fold], skipped: Sequence[str]) -> tuple[str, ...]:
-    """What a reader of the table must know: images left out, prompts cut, drawings instead of real images."""
-    prompts = [Prompt(sample.prompt, sample.prompt_style) for fold in folds for sample in fold.test]
-    cut = find_truncated(prompts)
-    notes = [
-        f"Note: unreadable images left out of the test sets: {len(skipped)}." if skipped else "",
-        f"Note: test prompts longer than CLIP's context, cut at its end: {len(cut)}." if cut else "",
-        DRAWINGS if config.data.dataset == "demo" else "",
-    ]
-    return tuple(filter(None, notes))
+def leave_report(
+    config: Config,
+    folds: Sequence[Fold],
+    predictions: Sequence[pd.DataFrame],
+    notes: Sequence[str],
+    background: Background,
+    images: ImageCache,
+) -> None:
+    """Write the report into the run's folder and print its table."""
+    device = choose_device(config.device)
+    samples = {(fold.number, sample.name): sample for fold in folds for sample in fold.test}
+
+    def show(fold: int, image: str) -> Picture:
+        sample = samples[fold, image]
+        return Picture(images.read(sample.image).cpu().numpy(), split_prompt(sample.prompt, sample.prompt_style))
+
+    background = replace(
+        background,
+        generators={name: find_generator(config.data.dataset, name) for _, name in samples},
+        show=show,
+        settings=flat_config(config),
+        versions=environment(device),
+    )
+    precision = str(choose_precision(config.precision, device)).removeprefix("torch.")
+    protocol = Protocol(config.data.dataset, folds[0].protocol, config.model.clip, precision, tuple(notes))
+    report = config.run_folder / "report"
+    tqdm.write(write_report(pd.concat(predictions, ignore_index=True), protocol, report, background))
+    tqdm.write(f"tables, plots, predictions and {protocol.file_name('report', '.html')}: {report}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import random
@@ -14,7 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,11 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, wholly or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row for JSON, which has no NaN: an undefined figure is null."""
+    return {str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 
 
 def file_sha256(path: Path) -> str:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     out = Path(argv[1] if len(argv) > 1 else "docs/images")
     config = load_config(run / "config.yaml")
     root = Path(config.data.root)
-    table = pd.read_csv(run / "report" / "predictions.csv", keep_default_na=False)
+    table = pd.read_csv(run / "report" / "predictions_demo_prompt-disjoint.csv", keep_default_na=False)
     styles = pd.read_csv(root / "splits/prompt-disjoint/1/test.csv", keep_default_na=False).set_index("image")
     table["style"] = styles.loc[table["image"], "prompt_style"].to_numpy()
     out.mkdir(parents=True, exist_ok=True)

@@ -1,26 +1,34 @@
-"""What training writes as it goes: metrics.jsonl, and TensorBoard's curves and pictures."""
+"""What training writes as it goes: metrics.jsonl, read back for reports, and TensorBoard; what testing adds to that."""
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from mgs.evaluation.folds import dimensions_in, measure_folds
 from mgs.evaluation.metrics import METRICS
 from mgs.evaluation.plots import draw_scatter, draw_views
-from mgs.evaluation.report import without_nan
+from mgs.runtime import UserError, without_nan
+
+METRICS_FILE = "metrics.jsonl"
 
 
 class Journal:
     """One fold's record, in its folder; a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        self.lines = (folder / "metrics.jsonl").open("w", encoding="utf-8")
+        self.lines = (folder / METRICS_FILE).open("w", encoding="utf-8")
         self.board = SummaryWriter(str(folder))
 
     def __enter__(self) -> Journal:
@@ -53,3 +61,37 @@ class Journal:
     def add_views(self, views: Tensor, row: pd.Series, epoch: int) -> None:
         """Show one validation image as the model saw it, with its scores: `views` is (V, 3, S, S), 0-1."""
         self.board.add_figure("val/views", draw_views(views, row), epoch)
+
+
+def read_curves(folder: Path, fold: int) -> pd.DataFrame:
+    """A fold's training as `Journal` recorded it: columns fold, epoch, loss, dimension and srcc, NaN if undefined."""
+    path = folder / METRICS_FILE
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [
+            (fold, int(line["epoch"]), float(line["loss"]), dimension, figures["srcc"])
+            for line in lines
+            for dimension, figures in line["val"].items()
+        ]
+    except FileNotFoundError:
+        rows = []  # a checkpoint may have been copied without it
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a record of training ({error!r}); remove it to go without its curves") from None
+    table = pd.DataFrame(rows, columns=["fold", "epoch", "loss", "dimension", "srcc"])
+    return table.astype({"srcc": np.float64})
+
+
+def write_board(folder: Path, settings: Mapping[str, Any], summary: pd.DataFrame, images: Mapping[str, bytes]) -> None:
+    """Leave a run's settings, mean test figures and plots for TensorBoard, whose HParams page sorts runs by them."""
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    figures = {f"test/{m}/{d}": float(summary.loc[d, m]) for d in summary.index for m in METRICS}
+    kept = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
+    with SummaryWriter(str(folder)) as board:
+        for part in hparams(kept, figures):
+            board.file_writer.add_summary(part)
+        for name, value in figures.items():
+            board.add_scalar(name, value)
+        for name, png in images.items():
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+            board.add_image(f"test/{name}", pixels, dataformats="HWC")

@@ -1,20 +1,36 @@
-"""What `test.py` prints and leaves in runs/<name>/report/: tables, each with the protocol it was measured under."""
+"""What `test.py` prints and leaves in runs/<name>/report/: tables, plots and a page, each with its protocol."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from mgs.evaluation.folds import measure_folds, summarise_folds
-from mgs.evaluation.metrics import METRICS
-from mgs.runtime import whole_file, write_json
+from mgs.evaluation.folds import dimensions_in, find_repeats, measure_folds, summarise_folds
+from mgs.evaluation.journal import write_board
+from mgs.evaluation.page import Plot, ShowImage, choose_gallery, render_page
+from mgs.evaluation.plots import (
+    bin_lengths,
+    draw_calibration,
+    draw_curves,
+    draw_folds,
+    draw_residuals,
+    draw_scatter,
+    png_bytes,
+)
+from mgs.evaluation.tables import Table, fold_table, literature_table, summary_table, to_latex, to_markdown
+from mgs.runtime import whole_file, without_nan, write_json
 
-CONVENTIONS = "PLCC and RMSE are on raw scores, without a logistic fit; SD is over folds."
+CONVENTIONS = (
+    "SRCC, PLCC, KRCC and RMSE are of the raw scores; fit: after VQEG's four-parameter logistic, fitted on these "
+    "images; pairs: share of image pairs in the order of their MOS."
+)
+ONE_FOLD = "The 95 % interval is over other test images (Fisher's z); another split or seed may move the figures more."
+FOLDS = "SD is over folds. The 95 % interval is of their mean (Student's t); folds share images, so it is narrow."
 DRAWINGS = "These figures are about generated drawings, not about real AI-generated images."
 
 
@@ -29,51 +45,135 @@ class Protocol:
     notes: tuple[str, ...] = ()
 
     def title(self, per_fold: pd.DataFrame) -> str:
-        folds = per_fold["fold"].nunique()
-        images = int(per_fold.drop_duplicates("fold")["images"].sum())
+        """The protocol in one line, with the folds and images that count."""
+        counted = per_fold[per_fold["repeats"] == 0].drop_duplicates("fold")
+        folds, images = len(counted), int(counted["images"].sum())
         return (
             f"{self.dataset}, protocol {self.protocol}, {folds} fold{'s' * (folds != 1)}, {images} test images, "
             f"backbone {self.backbone}, {self.precision}"
         )
 
+    def file_name(self, what: str, suffix: str) -> str:
+        """`what` with dataset and protocol, so that a file says what it is wherever it is sent."""
+        return f"{what}_{self.dataset}_{self.protocol}{suffix}"
 
-def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path) -> str:
-    """Write predictions.csv, metrics.csv, metrics.json and table.md into `folder`; returns the table as text."""
+
+@dataclass(frozen=True)
+class Background:
+    """What a report shows beside the figures; all of it may be left out."""
+
+    generators: Mapping[str, str] = field(default_factory=dict)  # image name -> what drew it, where that is known
+    train_images: Mapping[int, int] = field(default_factory=dict)  # by fold
+    curves: pd.DataFrame | None = None  # as `journal.read_curves` gives them
+    show: ShowImage | None = None
+    audit: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path, background: Background) -> str:
+    """Write tables, figures, plots and the page into `folder`; returns the tables of results as text.
+
+    `predictions` has the columns fold, image, prompt, <dimension>_mos and <dimension>_pred.
+    """
     per_fold = measure_folds(predictions)
+    per_fold["train_images"] = per_fold["fold"].map(background.train_images)
     summary = summarise_folds(per_fold)
-    table = render_table(per_fold, summary, protocol)
-    with whole_file(folder / "predictions.csv") as path:
+    title = f"{folder.parent.name}: {protocol.title(per_fold)}"
+    tables = make_tables(per_fold, summary, protocol, title, find_repeats(predictions))
+
+    def place(what: str, suffix: str) -> Path:
+        return folder / protocol.file_name(what, suffix)
+
+    with whole_file(place("predictions", ".csv")) as path:
         predictions.to_csv(path, index=False)
-    with whole_file(folder / "metrics.csv") as path:
+    with whole_file(place("metrics", ".csv")) as path:
         per_fold.assign(dataset=protocol.dataset, protocol=protocol.protocol).to_csv(path, index=False)
-    with whole_file(folder / "table.md") as path:
-        path.write_text(table, encoding="utf-8")
     content = {
         **asdict(protocol),
         "conventions": CONVENTIONS,
+        "audit": background.audit,
         "folds": [without_nan(row) for row in per_fold.to_dict("records")],
         "summary": {str(d): without_nan(row) for d, row in summary.to_dict("index").items()},
     }
-    write_json(folder / "metrics.json", content)
-    return table
+    write_json(place("metrics", ".json"), content)
+    with whole_file(place("table", ".md")) as path:
+        path.write_text("\n".join(map(to_markdown, tables.values())), encoding="utf-8")
+    with whole_file(place("table", ".tex")) as path:
+        path.write_text("\n".join(map(to_latex, tables.values())), encoding="utf-8")
+
+    label = f"{folder.parent.name}: {protocol.dataset}, protocol {protocol.protocol}"
+    sections = draw_sections(predictions, per_fold, summary, background, label)
+    for plot in (plot for plots in sections.values() for plot in plots):
+        with whole_file(place(plot.name, ".png"), durable=False) as path:
+            path.write_bytes(plot.png)
+    gallery = choose_gallery(predictions, background.show) if background.show else {}
+    facts = {
+        "Protocol": [protocol.title(per_fold), CONVENTIONS, *protocol.notes],
+        "Data audit": background.audit or ["clean: no leak, no flaw"],
+        "Settings": [f"{key} = {value}" for key, value in background.settings.items()],
+        "Versions": [f"{key}: {value}" for key, value in background.versions.items()],
+    }
+    with whole_file(place("report", ".html")) as path:
+        path.write_text(render_page(title, list(tables.values()), sections, gallery, facts), encoding="utf-8")
+    images = {plot.name: plot.png for plots in sections.values() for plot in plots}
+    write_board(folder, background.settings, summary, images)
+    return "\n".join(to_markdown(tables[name]) for name in ("folds", "summary") if name in tables)
 
 
-def without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row for JSON, which has no NaN: an undefined figure is null."""
-    return {str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-
-
-def render_table(per_fold: pd.DataFrame, summary: pd.DataFrame, protocol: Protocol) -> str:
-    """A Markdown table, aligned to be read in a terminal too: a line per fold and dimension, then mean ± SD."""
-    rows = [["fold", "dimension", "images", *(name.upper() for name in METRICS)]]
-    for row in per_fold.to_dict("records"):
-        rows.append([str(row["fold"]), row["dimension"], str(row["images"]), *(f"{row[m]:.4f}" for m in METRICS)])
+def make_tables(
+    per_fold: pd.DataFrame, summary: pd.DataFrame, protocol: Protocol, title: str, repeats: Mapping[int, int]
+) -> dict[str, Table]:
+    """The summary, this run among the literature's figures where there are any on the dataset, and the folds."""
+    folds = len(per_fold["fold"].unique()) - len(repeats)
+    repeated = [f"Fold {one} tests the same images as fold {two} and is not counted." for one, two in repeats.items()]
+    notes = [CONVENTIONS, FOLDS if folds > 1 else ONE_FOLD, *repeated, *protocol.notes]
+    tables = {"summary": summary_table(per_fold, summary, title, notes)}
+    own = f"{protocol.protocol}, {folds} fold{'s' * (folds != 1)}, epoch chosen on val, backbone {protocol.backbone}"
+    if literature := literature_table(summary, protocol.dataset, protocol.protocol, own):
+        tables["literature"] = literature
     if per_fold["fold"].nunique() > 1:
-        for dimension, figures in summary.to_dict("index").items():
-            cells = [f"{figures[m]:.4f} ± {figures[f'{m}_sd']:.4f}" for m in METRICS]
-            rows.append(["mean ± SD", str(dimension), "", *cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    notes = [CONVENTIONS, *protocol.notes]
-    return "\n".join([f"**{protocol.title(per_fold)}**", "", *lines, "", *notes, ""])
+        tables["folds"] = fold_table(per_fold, f"{title}, by fold")
+    return tables
+
+
+def draw_sections(
+    predictions: pd.DataFrame, per_fold: pd.DataFrame, summary: pd.DataFrame, background: Background, label: str
+) -> dict[str, list[Plot]]:
+    """The page's plots by heading; `label` stands on each."""
+
+    def make_plot(name: str, figure: Figure, text: str) -> Plot:
+        return Plot(name, png_bytes(figure, label), text)
+
+    scatter = [
+        make_plot(
+            f"scatter_{dimension}",
+            draw_scatter(predictions, dimension),
+            f"{dimension}: MOS against prediction, all test images, with the fitted logistic",
+        )
+        for dimension in dimensions_in(predictions)
+    ]
+    calibration = draw_calibration(predictions)
+    residuals = [
+        make_plot(
+            "residuals_prompt_length",
+            draw_residuals(predictions, bin_lengths(predictions["prompt"]), "prompt length"),
+            "Prediction minus MOS by the prompt's length; box: quartiles, line: 5 to 95 % of the images, tick: median",
+        )
+    ]
+    generators = predictions["image"].map(lambda name: background.generators.get(name) or "unknown")
+    if generators.ne("unknown").any():
+        figure = draw_residuals(predictions, generators, "generator")
+        text = "Prediction minus MOS by generator; box: quartiles, line: 5 to 95 % of the images, tick: median"
+        residuals.insert(0, make_plot("residuals_generator", figure, text))
+    dots = "SRCC and PLCC by fold, with 95 % intervals over test images; diamonds: the mean and its interval over folds"
+    training = [make_plot("folds", draw_folds(per_fold, summary), dots)]
+    if background.curves is not None and len(background.curves):
+        text = "Training loss, and SRCC on val, by epoch; thin lines: folds, thick: their mean"
+        training.append(make_plot("curves", draw_curves(background.curves), text))
+    text = "Mean MOS of ten groups of images with similar predictions; on the dashed line they agree"
+    return {
+        "Predictions and MOS": [*scatter, make_plot("calibration", calibration, text)],
+        "Residuals": residuals,
+        "Folds and training": training,
+    }

@@ -1,0 +1,118 @@
+"""Leaks, other datasets and comparisons, by the commands that users type."""
+
+import json
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+import test as testing
+import train as training
+from mgs.data.splits import read_fold
+from mgs.launch import load_config
+from mgs.runtime import UserError
+
+ONE = ["own.yaml", "folds=[1]", "train.epochs=1"]
+
+
+def make_leak(here):
+    """Copy a train image over a test image; the folds are drawn from names here, so write them down first."""
+    data = load_config(here / "own.yaml").data
+    fold = read_fold(data, 1, seed=42)
+    for subset in ("train", "val", "test"):
+        rows = [{"image": s.name, "prompt": s.prompt, **s.targets} for s in getattr(fold, subset)]
+        path = here / "splits" / "1" / f"{subset}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(path, index=False)
+    shutil.copy(fold.train[0].image, fold.test[0].image)
+    return ["leak.yaml", "train.epochs=1"], f"{fold.test[0].name} = {fold.train[0].name}"
+
+
+def test_a_leak_stops_training_and_where_it_is_allowed_every_table_carries_it(here):
+    words, pair = make_leak(here)
+    (here / "leak.yaml").write_text(
+        "base: own.yaml\ndata: {table: null, splits: splits, root: ., mos_range: [0, 5]}\nfolds: []\n"
+    )
+    with pytest.raises(UserError, match=rf"leak: 1 image of test also in train \(fold 1: {pair}\).*data\.allow_leaks"):
+        training.main(words)
+    assert not (here / "runs").exists()
+    training.main([*words, "data.allow_leaks=true"])
+    testing.main([*words, "data.allow_leaks=true"])
+    report = here / "runs" / "leak" / "report"
+    for file in ("table_custom_random-image.md", "table_custom_random-image.tex", "report_custom_random-image.html"):
+        assert "Leak: 1 image of test also in train" in (report / file).read_text(encoding="utf-8")
+    record = json.loads((report / "metrics_custom_random-image.json").read_text())
+    assert any(note.startswith("Leak: 1 image") for note in record["notes"])
+
+
+def test_equal_files_under_two_names_stay_in_one_subset_of_folds_that_are_drawn(here):
+    shutil.copy(here / "0.png", here / "1.png")
+    data = load_config(here / "own.yaml").data
+    for number in range(1, 11):
+        fold = read_fold(data, number, seed=42)
+        holders = [s for s in ("train", "val", "test") if {"0.png", "1.png"} & {x.name for x in getattr(fold, s)}]
+        assert len(holders) == 1
+
+
+@pytest.fixture
+def trained(here):
+    training.main(ONE)
+    return here
+
+
+def test_another_datasets_test_sets_are_scored_on_the_dimensions_that_both_have(trained, capsys):
+    table = pd.read_csv(trained / "mos.csv").rename(columns={"correspondence": "authenticity"})
+    table.to_csv(trained / "other.csv", index=False)
+    (trained / "other.yaml").write_text("base: own.yaml\ndata: {table: other.csv}\n")
+    testing.main(["--checkpoint", "runs/own/fold_01", "other.yaml", "folds=[2]"])
+    report = trained / "runs" / "other_by_own_fold_01" / "report"
+    predictions = pd.read_csv(report / "predictions_custom_random-image.csv")
+    assert [c for c in predictions if c.endswith("_pred")] == ["quality_pred"]
+    assert predictions["fold"].unique() == [2]
+    out = capsys.readouterr().out
+    assert "Cross-dataset: scored by own_fold_01, trained on custom, protocol random-image" in out
+    assert "Left out, for want of MOS on one of the two sides: authenticity, correspondence." in out
+    # the same images by the run's own test: the same scores
+    testing.main(ONE)
+    testing.main(["--checkpoint", "runs/own/fold_01/best.safetensors", "own.yaml", "folds=[1]"])
+    own, again = (
+        pd.read_csv(trained / "runs" / name / "report" / "predictions_custom_random-image.csv")
+        for name in ("own", "own_by_own_fold_01")
+    )
+    pd.testing.assert_frame_equal(own, again)
+
+
+def test_a_dataset_without_a_dimension_in_common_is_refused(trained):
+    table = pd.read_csv(trained / "mos.csv").drop(columns="correspondence").rename(columns={"quality": "overall"})
+    table.to_csv(trained / "other.csv", index=False)
+    (trained / "other.yaml").write_text("base: own.yaml\ndata: {table: other.csv}\n")
+    with pytest.raises(UserError, match="trained on quality, correspondence of custom, and custom has MOS for overall"):
+        testing.main(["--checkpoint", "runs/own/fold_01", "other.yaml"])
+
+
+def test_tested_runs_are_compared_and_left_beside_them(trained, capsys):
+    training.main([*ONE, "name=again"])
+    testing.main(ONE)
+    testing.main([*ONE, "name=again"])
+    testing.main(["--compare", "runs/own", "runs/again"])
+    out = capsys.readouterr().out
+    assert "**Differences to own**" in out
+    assert re.search(r"\| again +\| quality +\| SRCC +\| \+0.0000 +\| – +\| – +\| one fold tells nothing", out)
+    assert (trained / "runs" / "comparison" / "comparison_custom_random-image.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--compare", "runs/own"], "two or more folders"),
+        (["--compare", "runs/own", "runs/own"], "runs/own is named twice"),
+        (["--compare", "runs/own", "runs/none"], "runs/none: no such run"),
+        (["--compare", "runs/own", "runs/none", "--checkpoint", "x"], "two or more folders of runs, and nothing else"),
+        (["--checkpoint", "nowhere", "own.yaml"], "nowhere: no readable checkpoint"),
+    ],
+)
+def test_wrong_words_are_one_line(trained, words, told):
+    testing.main(ONE)
+    with pytest.raises(UserError, match=told):
+        testing.main(words)
