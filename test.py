@@ -140,7 +140,7 @@ def read_test_sets(config: Config) -> tuple[ImageCache, list[Fold], list[str]]:
     """The folds with their test images read, and what a reader of the tables must know about them."""
     images = ImageCache(Path(config.data.cache_folder))
     load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
-    folds, skipped = read_folds(config.data, config.folds, seed=config.seed, load=load, subsets=["test"])
+    folds, skipped = read_folds(config.data, config.folds, load=load, subsets=["test"])
     cut = find_truncated([Prompt(sample.prompt, sample.prompt_style) for fold in folds for sample in fold.test])
     notes = [
         f"Note: unreadable images left out of the test sets: {len(skipped)}." if skipped else "",

@@ -71,7 +71,7 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
     if config.data.dataset == "demo" and not Path(config.data.root).exists():
         write_demo(Path(config.data.root))
     load = partial(images.fill, place=config.data.cache, device=device)
-    folds, skipped = read_folds(config.data, config.folds, seed=config.seed, load=load)
+    folds, skipped = read_folds(config.data, config.folds, load=load)
     if skipped:
         tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
     for finding in audit(folds):

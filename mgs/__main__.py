@@ -50,7 +50,7 @@ def audit(
     for config in find_audited(place, words or []):
         data = config.data
         print(f"{data.splits or data.table or data.root}: {data.dataset}, protocol {data.protocol}", flush=True)
-        found = audit_dataset(data, seed=config.seed)
+        found = audit_dataset(data)
         print(*found, sep="\n")
         findings += found
     if any(finding.kind != "note" for finding in findings):

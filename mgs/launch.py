@@ -151,6 +151,7 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("seed", 0 <= config.seed < 2**32, "from 0 to 4294967295"),
         ("folds", all(n >= 1 for n in config.folds), "fold numbers begin at 1"),
         ("folds", len(set(config.folds)) == len(config.folds), "each fold once"),
+        ("data.fold_seed", data.fold_seed >= 0, "0 or more"),
         ("data.workers", data.workers >= 0, "0 or more"),
         ("data.mos_range", is_range(data.mos_range), "[lowest, highest]"),
         ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),

@@ -79,7 +79,7 @@ def test_agiqa1k_keeps_both_rows_of_the_image_that_is_listed_twice(agiqa1k: Path
     folder = prepare("AGIQA-1K", agiqa1k, protocol="random-image")
     data = DataConfig(dataset="AGIQA-1K", root=str(agiqa1k), protocol="random-image")
     for number in fold_numbers(data, []):
-        fold = read_fold(data, number, seed=0)
+        fold = read_fold(data, number)
         holders = [
             part for part in (fold.train, fold.val, fold.test) if any(s.name == "dreamStudio_8_9_1_1.jpg" for s in part)
         ]
@@ -106,7 +106,7 @@ def test_prepared_agiqa3k_reads_back_exactly_with_disjoint_prompts(agiqa3k: Path
     assert samples == read_table(agiqa3k / "data.csv", data)
     assert fold_numbers(data, []) == list(range(1, 11))
     for number in (1, 10):
-        fold = read_fold(data, number, seed=0)
+        fold = read_fold(data, number)
         assert fold.protocol == "prompt-disjoint"
         parts = (fold.train, fold.val, fold.test)
         assert [len(part) / 2982 for part in parts] == pytest.approx([0.7, 0.1, 0.2], abs=0.01)

@@ -123,14 +123,14 @@ def with_splits(data: DataConfig, **options: Any) -> DataConfig:
 def test_folds_of_an_own_table_are_drawn_alike_every_time(own: DataConfig) -> None:
     assert fold_numbers(Config(data=own), []) == list(range(1, 11))
     assert fold_numbers(own, [7, 2]) == [7, 2]
-    fold = read_fold(own, 3, seed=42)
+    fold = read_fold(own, 3)
     assert (fold.number, fold.protocol) == (3, "prompt-disjoint")  # nobody has published folds of this table
     assert len(fold.train) + len(fold.val) + len(fold.test) == 60
-    assert read_fold(own, 3, seed=42) == fold
-    assert read_fold(own, 3, seed=43).sha256 != fold.sha256
-    assert read_fold(with_splits(own, protocol="random-image"), 3, seed=42).protocol == "random-image"
+    assert read_fold(own, 3) == fold
+    assert read_fold(dataclasses.replace(own, fold_seed=43), 3).sha256 != fold.sha256
+    assert read_fold(with_splits(own, protocol="random-image"), 3).protocol == "random-image"
     with pytest.raises(UserError, match=r"folds=11: .*table\.csv has folds 1, 2, .*, 10; choose"):
-        read_fold(own, 11, seed=42)
+        read_fold(own, 11)
 
 
 def test_written_folds_are_read_back_as_they_were_drawn(own: DataConfig, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_written_folds_are_read_back_as_they_were_drawn(own: DataConfig, tmp_pat
     write_folds(folder, samples, dataset="custom", protocol="prompt-disjoint", seed=42)
     data = with_splits(own, splits=str(folder), root=str(tmp_path), table=None)
     for number in range(1, 11):
-        assert read_fold(data, number, seed=0) == read_fold(own, number, seed=42)
+        assert read_fold(data, number) == read_fold(own, number)
     record = json.loads((folder / "protocol.json").read_text())
     assert (record["dataset"], record["protocol"], record["seed"]) == ("custom", "prompt-disjoint", 42)
     again = write_folds(tmp_path / "other", samples[::-1], dataset="custom", protocol="prompt-disjoint", seed=42)
@@ -182,18 +182,18 @@ def fold_folder(tmp_path: Path, own: DataConfig) -> tuple[Path, DataConfig]:
 
 def test_protocol_file_wins_over_the_config_and_without_it_the_config_holds(own: DataConfig, tmp_path: Path) -> None:
     folder, data = fold_folder(tmp_path, own)
-    assert read_fold(data, 1, seed=0).protocol == "prompt-disjoint"
+    assert read_fold(data, 1).protocol == "prompt-disjoint"
     (folder / "protocol.json").unlink()
-    assert read_fold(data, 1, seed=0).protocol == "published"
+    assert read_fold(data, 1).protocol == "published"
     (folder / "protocol.json").write_text("{}")
     with pytest.raises(UserError, match=r"protocol\.json: not a readable record .*make the folds again"):
-        read_fold(data, 1, seed=0)
+        read_fold(data, 1)
     (folder / "protocol.json").write_text('{"protocol": "random"}')
     with pytest.raises(UserError, match=r"protocol\.json: protocol is 'random'; write one of published, "):
-        read_fold(data, 1, seed=0)
+        read_fold(data, 1)
     (folder / "protocol.json").write_text('{"protocol": "published", "dataset": "AGIQA-1K"}')
     with pytest.raises(UserError, match=r"folds of AGIQA-1K, not of AGIQA-3K; correct data\.splits"):
-        read_fold(with_splits(data, dataset="AGIQA-3K"), 1, seed=0)
+        read_fold(with_splits(data, dataset="AGIQA-3K"), 1)
 
 
 def test_absent_folds_are_an_error_that_says_which_there_are(own: DataConfig, tmp_path: Path) -> None:
@@ -211,10 +211,10 @@ def test_absent_folds_are_an_error_that_says_which_there_are(own: DataConfig, tm
         fold_numbers(with_splits(public, protocol="random-image"), [])
     (folder / "2" / "val.csv").write_text("image,prompt,quality\n")
     with pytest.raises(UserError, match=r"2/val\.csv:1: no rows below the header"):
-        read_fold(data, 2, seed=0)
+        read_fold(data, 2)
     (folder / "2" / "val.csv").write_text("image,prompt,overall\n1.png,x,1\n")
     with pytest.raises(UserError, match=r"2: train, val and test differ in their MOS columns; give all three the same"):
-        read_fold(data, 2, seed=0)
+        read_fold(data, 2)
 
 
 def test_table_that_cannot_be_used_is_an_error(own: DataConfig) -> None:
@@ -226,7 +226,7 @@ def test_table_that_cannot_be_used_is_an_error(own: DataConfig) -> None:
         fold_numbers(DataConfig(dataset="custom"), [])
     Path(str(own.table)).write_text("image,prompt,quality\n1.png,x,1\n")
     with pytest.raises(UserError, match=r"table\.csv: 1 different prompts are too few"):
-        read_fold(own, 1, seed=42)
+        read_fold(own, 1)
 
 
 @needs_shared
@@ -234,7 +234,7 @@ def test_published_folds_are_read_under_their_numbers_and_called_published() -> 
     splits = SHARED / "published_splits" / "AGIQA-3K"
     data = DataConfig(dataset="AGIQA-3K", root=str(SHARED / "agiqa3k"), splits=str(splits))
     assert fold_numbers(data, []) == [1, 2, 3]
-    folds = [read_fold(data, number, seed=42) for number in (1, 2, 3)]
+    folds = [read_fold(data, number) for number in (1, 2, 3)]
     assert {fold.protocol for fold in folds} == {"published"}
     assert [(len(f.train), len(f.val), len(f.test)) for f in folds] == [
         (2084, 298, 600),

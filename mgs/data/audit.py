@@ -20,7 +20,7 @@ from mgs.data.images import content_ids
 from mgs.data.splits import Fold, fold_numbers, read_fold
 
 SAME_MOS = 1e-6  # the published folds write one MOS with differing last digits
-FIRST_NAMED = 3  # of what a finding counts
+FIRST_NAMED, MOST_NAMED = 3, 50  # of what a finding counts; of bad files
 PAIRS = (("train", "test"), ("val", "test"), ("train", "val"))
 LIKE_MISSING = {"", "none", "null", "na", "n/a", "nan"}  # prompts that table readers turn into missing values
 
@@ -56,14 +56,9 @@ def audit(folds: Sequence[Fold], bad: Mapping[Path, str] | None = None) -> list[
     Two images are the same if their names or their files' contents are. Images that are missing or damaged are known by
     their names alone.
     """
-    paths = [sample.image for fold in folds for subset in SUBSETS for sample in getattr(fold, subset)]
-    contents = content_ids(paths)
-    rows = [
-        Row(fold.number, subset, sample, contents.get(sample.image, f"named {posixpath.normpath(sample.name)}"))
-        for fold in folds
-        for subset in SUBSETS
-        for sample in getattr(fold, subset)
-    ]
+    placed = [(fold.number, subset, sample) for fold in folds for subset in SUBSETS for sample in getattr(fold, subset)]
+    contents = content_ids(sample.image for _, _, sample in placed)
+    rows = [Row(*place, contents.get(place[-1].image, f"named {clean_name(place[-1])}")) for place in placed]
     findings = [
         *find_shared_images(rows),
         *find_conflicts(rows),
@@ -79,10 +74,10 @@ def audit(folds: Sequence[Fold], bad: Mapping[Path, str] | None = None) -> list[
     return sorted(findings, key=lambda finding: ("leak", "flaw", "note").index(finding.kind))
 
 
-def audit_dataset(data: DataConfig, *, seed: int) -> list[Finding]:
+def audit_dataset(data: DataConfig) -> list[Finding]:
     """`audit` of all folds that `data` names, once every image has been decoded; nothing is kept."""
     lenient = replace(data, on_bad_image="skip")
-    folds = [read_fold(lenient, number, seed=seed) for number in fold_numbers(lenient, [])]
+    folds = [read_fold(lenient, number) for number in fold_numbers(lenient, [])]
     paths = (sample.image for fold in folds for subset in SUBSETS for sample in getattr(fold, subset))
     bad = ImageCache(Path(data.cache_folder)).fill(paths, place="off", device=torch.device("cpu"))
     return audit(folds, bad)
@@ -102,7 +97,7 @@ def find_shared_images(rows: Sequence[Row]) -> list[Finding]:
                 details.append(f"fold {fold}: {name_some(pairs)}")
         if total:
             kind: Literal["leak", "flaw"] = "leak" if (one, other) == PAIRS[0] else "flaw"
-            findings.append(Finding(kind, f"{images(total)} of {other} also in {one} ({'; '.join(details)})"))
+            findings.append(Finding(kind, f"{count(total, 'image')} of {other} also in {one} ({'; '.join(details)})"))
     return findings
 
 
@@ -111,7 +106,7 @@ def find_conflicts(rows: Sequence[Row]) -> list[Finding]:
     first: dict[str, Row] = {}
     conflicts: dict[str, str] = {}
     for row in rows:
-        other = first.setdefault(posixpath.normpath(row.sample.name), row)
+        other = first.setdefault(clean_name(row.sample), row)
         for dimension, mos in row.sample.targets.items():
             before = other.sample.targets.get(dimension, mos)
             if not math.isclose(mos, before, abs_tol=SAME_MOS):
@@ -119,14 +114,16 @@ def find_conflicts(rows: Sequence[Row]) -> list[Finding]:
                 conflicts.setdefault(row.sample.name, problem)
     if not conflicts:
         return []
-    return [Finding("flaw", f"{images(len(conflicts))} with two MOS values ({name_some(list(conflicts.values()))})")]
+    return [
+        Finding("flaw", f"{count(len(conflicts), 'image')} with two MOS values ({name_some(list(conflicts.values()))})")
+    ]
 
 
 def find_copies(rows: Sequence[Row]) -> list[Finding]:
     """Equal files under different names; people have judged them apart, so their MOS may differ."""
     names: dict[str, dict[str, None]] = {}
     for row in rows:
-        names.setdefault(row.image, {})[posixpath.normpath(row.sample.name)] = None
+        names.setdefault(row.image, {})[clean_name(row.sample)] = None
     copies = [" = ".join(group) for group in names.values() if len(group) > 1]
     if not copies:
         return []
@@ -135,11 +132,12 @@ def find_copies(rows: Sequence[Row]) -> list[Finding]:
 
 def find_repeated_rows(rows: Sequence[Row]) -> list[Finding]:
     """One name twice in one subset."""
-    counts = Counter((row.place, posixpath.normpath(row.sample.name)) for row in rows)
+    counts = Counter((row.place, clean_name(row.sample)) for row in rows)
     repeated = [f"{name} in {place}" for (place, name), times in counts.items() if times > 1]
     if not repeated:
         return []
-    return [Finding("flaw", f"{images(len(repeated))} more than once in one set ({name_some(repeated)})")]
+    distinct = len({name for (_, name), times in counts.items() if times > 1})
+    return [Finding("flaw", f"{count(distinct, 'image')} more than once in one set ({name_some(repeated)})")]
 
 
 def find_repeated_folds(rows: Sequence[Row]) -> list[Finding]:
@@ -153,9 +151,7 @@ def find_repeated_folds(rows: Sequence[Row]) -> list[Finding]:
                 repeats.append(f"folds {one} and {other}")
             elif both := len(tested[one] & tested[other]):
                 overlaps.append((both, f"folds {one} and {other} share {both} of {len(tested[other])}"))
-    findings = []
-    if repeats:
-        findings.append(Finding("flaw", f"test sets with the same images ({'; '.join(repeats)})"))
+    findings = [Finding("flaw", f"test sets with the same images ({'; '.join(repeats)})")] if repeats else []
     if overlaps:
         largest = max(overlaps)[1]
         findings.append(
@@ -165,8 +161,14 @@ def find_repeated_folds(rows: Sequence[Row]) -> list[Finding]:
 
 
 def find_bad_images(bad: Mapping[Path, str]) -> list[Finding]:
-    """Missing and damaged files, all of them."""
-    return [Finding("flaw", f"{images(len(bad))} missing or unreadable ({'; '.join(bad.values())})")] if bad else []
+    """Missing and damaged files, by name and reason, as far as anyone would read on."""
+    if not bad:
+        return []
+    return [
+        Finding(
+            "flaw", f"{count(len(bad), 'image')} missing or unreadable ({name_some(list(bad.values()), MOST_NAMED)})"
+        )
+    ]
 
 
 def find_shared_prompts(rows: Sequence[Row], protocols: Mapping[int, str]) -> list[Finding]:
@@ -197,7 +199,7 @@ def find_shared_prompts(rows: Sequence[Row], protocols: Mapping[int, str]) -> li
 def find_untested(rows: Sequence[Row]) -> list[Finding]:
     """How many images no fold tests."""
     untested = {row.image for row in rows} - {row.image for row in rows if row.subset == "test"}
-    return [Finding("note", f"{images(len(untested))} in no test set of these folds")] if untested else []
+    return [Finding("note", f"{count(len(untested), 'image')} in no test set of these folds")] if untested else []
 
 
 def find_texts_like_missing(rows: Sequence[Row]) -> list[Finding]:
@@ -206,16 +208,13 @@ def find_texts_like_missing(rows: Sequence[Row]) -> list[Finding]:
     for row in rows:
         if row.sample.prompt.strip().strip("\"'").casefold() in LIKE_MISSING:
             found.setdefault(row.sample.prompt, set()).add(row.image)
-    texts = [f"{prompt!r} of {images(len(which))}" for prompt, which in found.items()]
+    texts = [f"{prompt!r} of {count(len(which), 'image')}" for prompt, which in found.items()]
     return [Finding("note", f"prompts that look like missing values, kept as text ({'; '.join(texts)})")] * bool(texts)
 
 
 def describe_mos(rows: Sequence[Row]) -> list[Finding]:
     """What there is: folds, images, prompts, and the range of MOS by dimension."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        for dimension, mos in row.sample.targets.items():
-            values.setdefault(dimension, []).append(mos)
+    values = {d: [row.sample.targets[d] for row in rows] for d in rows[0].sample.targets}
     ranges = [f"{dimension} {min(mos):.2f} to {max(mos):.2f}" for dimension, mos in values.items()]
     sizes = {
         "fold": len({row.fold for row in rows}),
@@ -234,9 +233,9 @@ def by_fold(rows: Sequence[Row]) -> dict[int, dict[str, list[Row]]]:
     return folds
 
 
-def images(number: int) -> str:
-    """So many images."""
-    return count(number, "image")
+def clean_name(sample: Sample) -> str:
+    """The image's name, alike for "a.png" and "./a.png"."""
+    return posixpath.normpath(sample.name)
 
 
 def count(number: int, noun: str) -> str:
@@ -244,7 +243,7 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def name_some(names: Sequence[str]) -> str:
+def name_some(names: Sequence[str], most: int = FIRST_NAMED) -> str:
     """The first few, and how many more there are."""
-    more = f" and {len(names) - FIRST_NAMED} more" if len(names) > FIRST_NAMED else ""
-    return "; ".join(names[:FIRST_NAMED]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more

@@ -47,8 +47,8 @@ def fold_numbers(config: Config | DataConfig, requested: Sequence[int]) -> list[
     return list(requested) or there
 
 
-def read_fold(data: DataConfig, number: int, *, seed: int) -> Fold:
-    """Read one fold from `data.splits`, or draw it from `data.table` with `seed` where that is given alone.
+def read_fold(data: DataConfig, number: int) -> Fold:
+    """Read one fold from `data.splits`, or draw it from `data.table` where that is given alone.
 
     The protocol is what the folder's protocol.json says, else `data.protocol`; folds that are drawn are prompt-disjoint
     unless random-image is asked for. Raises `UserError` for what `read_table` and `fold_numbers` do, an empty subset,
@@ -59,7 +59,7 @@ def read_fold(data: DataConfig, number: int, *, seed: int) -> Fold:
         protocol: str = "prompt-disjoint" if data.protocol == "published" else data.protocol
         samples = read_table(Path(str(data.table)), data)
         try:
-            rows = make_folds(samples, protocol, seed)[number - 1]
+            rows = make_folds(samples, protocol, data.fold_seed)[number - 1]
         except UserError as error:
             raise UserError(f"{data.table}: {error}") from None
         subsets = {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
@@ -77,13 +77,13 @@ def read_fold(data: DataConfig, number: int, *, seed: int) -> Fold:
 
 
 def read_folds(
-    data: DataConfig, requested: Sequence[int], *, seed: int, load: Loader, subsets: Sequence[str] = SUBSETS
+    data: DataConfig, requested: Sequence[int], *, load: Loader, subsets: Sequence[str] = SUBSETS
 ) -> tuple[list[Fold], list[str]]:
     """The requested folds, or all, once `load` has read every picture of `subsets`; and why some were left out.
 
     Pictures that cannot be read raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
     """
-    folds = [read_fold(data, number, seed=seed) for number in fold_numbers(data, requested)]
+    folds = [read_fold(data, number) for number in fold_numbers(data, requested)]
     bad = load(sample.image for fold in folds for subset in subsets for sample in getattr(fold, subset))
     if bad and data.on_bad_image == "error":
         reasons = "; ".join(bad.values())

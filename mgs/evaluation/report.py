@@ -162,7 +162,7 @@ def draw_sections(
         )
     ]
     generators = predictions["image"].map(lambda name: background.generators.get(name) or "unknown")
-    if generators.ne("unknown").any():
+    if generators.nunique() > 1:
         figure = draw_residuals(predictions, generators, "generator")
         text = "Prediction minus MOS by generator; box: quartiles, line: 5 to 95 % of the images, tick: median"
         residuals.insert(0, make_plot("residuals_generator", figure, text))
