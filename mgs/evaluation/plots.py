@@ -210,7 +210,7 @@ def new_figure(width: float, height: float | None = None) -> tuple[Figure, Axes]
 
 def png_bytes(figure: Figure, label: str) -> bytes:
     """The figure as a PNG file's content, with a line on top that says what data and protocol it is about."""
-    figure.suptitle(plain(label), fontsize=7, color=INK)
+    figure.suptitle("\n".join(textwrap.wrap(plain(label), 70)), fontsize=7, color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
