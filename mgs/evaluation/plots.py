@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from typing import Any
 
@@ -70,7 +71,7 @@ def draw_calibration(predictions: pd.DataFrame) -> Figure:
 def draw_residuals(predictions: pd.DataFrame, groups: pd.Series, what: str) -> Figure:
     """Prediction minus MOS in groups of images, a row of boxes a group: the quartiles, and 5 to 95 % of the images."""
     dimensions = dimensions_in(predictions)
-    names = sorted(groups.unique(), key=lambda name: (str(name).split()[0].zfill(9), str(name)))
+    names = sorted(map(str, groups.unique()), key=in_natural_order)
     height = 0.28 * len(dimensions)  # of a group
     figure, axes = new_figure(WIDTH, 1.2 + max(1.8, len(names) * (height + 0.15)))
     axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
@@ -82,13 +83,19 @@ def draw_residuals(predictions: pd.DataFrame, groups: pd.Series, what: str) -> F
         axes.hlines(at, spans[:, 0], spans[:, 4], color=colour, linewidth=1)
         axes.barh(at, spans[:, 3] - spans[:, 1], 0.6 / len(dimensions), spans[:, 1], color=colour, label=dimension)
         axes.plot(spans[:, 2], at, color="white", marker="|", markersize=6, linestyle="none")
-    labels = [f"{plain(str(name))}\nn = {int((groups == name).sum())}" for name in names]
+    labels = [f"{plain(name)}\nn = {int((groups == name).sum())}" for name in names]
     axes.set_yticks(np.arange(len(names)), labels, fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(xlabel="prediction minus MOS")
     axes.set_title(f"residuals by {what}", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
+
+
+def in_natural_order(name: str) -> tuple[int, str]:
+    """A key that sorts "5 to 9 words" before "10 to 12 words", and other names by their letters."""
+    number = re.match(r"\d+", name)
+    return int(number[0]) if number else 0, name.casefold()
 
 
 def bin_lengths(prompts: pd.Series) -> pd.Series:

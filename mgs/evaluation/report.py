@@ -166,7 +166,9 @@ def draw_sections(
         figure = draw_residuals(predictions, generators, "generator")
         text = "Prediction minus MOS by generator; box: quartiles, line: 5 to 95 % of the images, tick: median"
         residuals.insert(0, make_plot("residuals_generator", figure, text))
-    dots = "SRCC and PLCC by fold, with 95 % intervals over test images; diamonds: the mean and its interval over folds"
+    dots = "SRCC and PLCC by fold, with 95 % intervals over test images"
+    if len(per_fold["fold"].unique()) > 1:
+        dots += "; diamonds: the mean and its interval over folds"
     training = [make_plot("folds", draw_folds(per_fold, summary), dots)]
     if background.curves is not None and len(background.curves):
         text = "Training loss, and SRCC on val, by epoch; thin lines: folds, thick: their mean"
