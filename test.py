@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mgs.config import DIMENSIONS, Config
-from mgs.data.audit import audit
+from mgs.data.audit import Finding, audit
 from mgs.data.datasets import facts_of, find_generator
 from mgs.data.image_cache import ImageCache
 from mgs.data.splits import Fold, read_folds
@@ -36,6 +36,16 @@ from mgs.training.engine import predict
 from mgs.training.pipeline import Pipeline
 
 COMPARISON = "comparison"  # the folder beside the runs
+
+
+@dataclass(frozen=True)
+class TestSets:
+    """The folds to test on, their pictures, what the audit says, and what a reader of the tables must know."""
+
+    folds: list[Fold]
+    images: ImageCache
+    findings: list[Finding]
+    notes: list[str]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -70,26 +80,24 @@ def test_run(config: Config) -> None:
     if not record.exists():
         raise UserError(f"{config.run_folder}: no such run; train it first with the same words after train.py")
     refuse_other_run(config, record)
-    images, folds, notes = read_test_sets(config)
-    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
+    sets = read_test_sets(config)
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in sets.folds}
     unfinished = [number for number, folder in folders.items() if not (folder / FINISHED).exists()]
     if unfinished:
         raise UserError(
             f"{config.run_folder}: fold {', '.join(map(str, unfinished))} not trained to the end; run train.py with "
             "the same words, or name the folds to test, as in folds=[1,2]"
         )
-    findings = [finding for finding in audit(folds) if finding.kind != "note"]
-    notes += [f"Leak: {finding.text}." for finding in findings if finding.kind == "leak"]
+    sets.notes.extend(f"Leak: {finding.text}." for finding in sets.findings if finding.kind == "leak")
     predictions = []
-    for fold in folds:
+    for fold in sets.folds:
         refuse_other_fold(folders[fold.number], fold.sha256)
-        predictions.append(test_fold(config, fold, images, load_checkpoint(folders[fold.number] / CHECKPOINT)))
+        predictions.append(test_fold(config, fold, sets.images, load_checkpoint(folders[fold.number] / CHECKPOINT)))
     background = Background(
-        train_images={fold.number: len(fold.train) for fold in folds},
+        train_images={fold.number: len(fold.train) for fold in sets.folds},
         curves=pd.concat([read_curves(folder, number) for number, folder in folders.items()], ignore_index=True),
-        audit=tuple(map(str, findings)),
     )
-    leave_report(config, folds, predictions, notes, background, images)
+    leave_report(config, sets, predictions, background)
 
 
 def test_elsewhere(config: Config, path: Path) -> None:
@@ -102,8 +110,8 @@ def test_elsewhere(config: Config, path: Path) -> None:
     if origin["dataset"] == dataset and not facts_of(dataset).own:
         problem = f"was trained on {dataset} itself, perhaps on these very images"
         raise UserError(f"{path}: {problem}; test its run without --checkpoint")
-    images, folds, notes = read_test_sets(config)
-    trained, there = list(origin["val"]), list(folds[0].test[0].targets)
+    sets = read_test_sets(config)
+    trained, there = list(origin["val"]), list(sets.folds[0].test[0].targets)
     shared = [dimension for dimension in there if dimension in trained]
     if not shared:
         raise UserError(
@@ -111,20 +119,19 @@ def test_elsewhere(config: Config, path: Path) -> None:
             f"{', '.join(there)} alone; choose sets with a dimension in common"
         )
     scorer = f"{checkpoint.config.name}_fold_{origin['fold']:02d}"
-    notes.append(
+    sets.notes.append(
         f"Cross-dataset: scored by {scorer}, trained on {origin['dataset']}, protocol {origin['protocol']}; whether "
         "images of that are among these was not checked."
     )
     if left_out := [dimension for dimension in DIMENSIONS if (dimension in trained) != (dimension in there)]:
-        notes.append(f"Left out, for want of MOS on one of the two sides: {', '.join(left_out)}.")
-    folds = [
-        replace(fold, test=[replace(one, targets={d: one.targets[d] for d in shared}) for one in fold.test])
-        for fold in folds
-    ]
-    predictions = [test_fold(config, fold, images, checkpoint) for fold in folds]
-    model = replace(config.model, clip=checkpoint.config.model.clip)
-    config = replace(config, name=f"{config.name}_by_{scorer}", model=model)
-    leave_report(config, folds, predictions, notes, Background(), images)
+        sets.notes.append(f"Left out, for want of MOS on one of the two sides: {', '.join(left_out)}.")
+    predictions = []
+    for fold in sets.folds:
+        samples = [replace(sample, targets={d: sample.targets[d] for d in shared}) for sample in fold.test]
+        predictions.append(test_fold(config, replace(fold, test=samples), sets.images, checkpoint))
+    settings = {key: getattr(checkpoint.config, key) for key in ("model", "views", "train", "seed")}
+    config = replace(config, name=f"{config.name}_by_{scorer}", **settings)
+    leave_report(config, sets, predictions, Background())
 
 
 def compare(folders: Sequence[Path]) -> None:
@@ -136,8 +143,8 @@ def compare(folders: Sequence[Path]) -> None:
     tqdm.write(f"tables, plot and page: {place}")
 
 
-def read_test_sets(config: Config) -> tuple[ImageCache, list[Fold], list[str]]:
-    """The folds with their test images read, and what a reader of the tables must know about them."""
+def read_test_sets(config: Config) -> TestSets:
+    """The folds with their test images read, audited."""
     images = ImageCache(Path(config.data.cache_folder))
     load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
     folds, skipped = read_folds(config.data, config.folds, load=load, subsets=["test"])
@@ -147,7 +154,8 @@ def read_test_sets(config: Config) -> tuple[ImageCache, list[Fold], list[str]]:
         f"Note: test prompts longer than CLIP's context, cut at its end: {len(cut)}." if cut else "",
         DRAWINGS if config.data.dataset == "demo" else "",
     ]
-    return images, folds, list(filter(None, notes))
+    findings = [finding for finding in audit(folds) if finding.kind != "note"]
+    return TestSets(folds, images, findings, list(filter(None, notes)))
 
 
 def test_fold(config: Config, fold: Fold, images: ImageCache, checkpoint: Checkpoint) -> pd.DataFrame:
@@ -158,31 +166,25 @@ def test_fold(config: Config, fold: Fold, images: ImageCache, checkpoint: Checkp
     return predictions
 
 
-def leave_report(
-    config: Config,
-    folds: Sequence[Fold],
-    predictions: Sequence[pd.DataFrame],
-    notes: Sequence[str],
-    background: Background,
-    images: ImageCache,
-) -> None:
+def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFrame], background: Background) -> None:
     """Write the report into the run's folder and print its table."""
     device = choose_device(config.device)
-    samples = {(fold.number, sample.name): sample for fold in folds for sample in fold.test}
+    samples = {(fold.number, sample.name): sample for fold in sets.folds for sample in fold.test}
 
     def show(fold: int, image: str) -> Picture:
         sample = samples[fold, image]
-        return Picture(images.read(sample.image).cpu().numpy(), split_prompt(sample.prompt, sample.prompt_style))
+        return Picture(sets.images.read(sample.image).cpu().numpy(), split_prompt(sample.prompt, sample.prompt_style))
 
     background = replace(
         background,
         generators={name: find_generator(config.data.dataset, name) for _, name in samples},
         show=show,
+        audit=tuple(map(str, sets.findings)),
         settings=flat_config(config),
         versions=environment(device),
     )
     precision = str(choose_precision(config.precision, device)).removeprefix("torch.")
-    protocol = Protocol(config.data.dataset, folds[0].protocol, config.model.clip, precision, tuple(notes))
+    protocol = Protocol(config.data.dataset, sets.folds[0].protocol, config.model.clip, precision, tuple(sets.notes))
     report = config.run_folder / "report"
     tqdm.write(write_report(pd.concat(predictions, ignore_index=True), protocol, report, background))
     tqdm.write(f"tables, plots, predictions and {protocol.file_name('report', '.html')}: {report}")

@@ -85,6 +85,13 @@ def test_folds_that_are_not_in_common_and_repeats_do_not_count(tmp_path):
     assert set(figures["folds"]) == {2}
 
 
+def test_a_small_difference_counts_where_all_folds_agree_on_it():
+    small = np.array([0.010, 0.011, 0.012, 0.010, 0.011])
+    assert paired_difference(small, overlap=2 / 7)["verdict"] == "higher"
+    assert paired_difference(-small, overlap=2 / 7)["verdict"] == "lower"
+    assert paired_difference(small - 0.0105, overlap=2 / 7)["verdict"] == "noise"
+
+
 def test_one_fold_has_a_difference_and_no_verdict(tmp_path):
     result = paired_difference(np.array([0.1]), overlap=0.3)
     assert result["difference"] == 0.1

@@ -109,7 +109,7 @@ def find_conflicts(rows: Sequence[Row]) -> list[Finding]:
         other = first.setdefault(clean_name(row.sample), row)
         for dimension, mos in row.sample.targets.items():
             before = other.sample.targets.get(dimension, mos)
-            if not math.isclose(mos, before, abs_tol=SAME_MOS):
+            if not math.isclose(mos, before, rel_tol=0, abs_tol=SAME_MOS):
                 problem = f"{row.sample.name}: {dimension} {before:.4g} in {other.place}, {mos:.4g} in {row.place}"
                 conflicts.setdefault(row.sample.name, problem)
     if not conflicts:
