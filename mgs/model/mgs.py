@@ -30,6 +30,18 @@ class Scores:
     overall: Tensor
 
 
+@dataclass
+class Similarities:
+    """Cosines between B images, P patches each, and the texts that they are held against; float32."""
+
+    levels_whole: Tensor  # (B, T), the whole image with the T level sentences
+    levels_patches: Tensor  # (B, P, T)
+    whole: Tensor  # (B,), the whole image with the whole prompt
+    fragments: Tensor  # (B, F, P), fragments with patches; the first `counts` of F are real, the rest padding
+    weights: Tensor  # (B, F), each fragment's share; 0 for padding
+    counts: Tensor  # (B,)
+
+
 class MGS(nn.Module):
     """Scores views and prompts with a CLIP that is fine-tuned in place.
 
@@ -75,6 +87,12 @@ class MGS(nn.Module):
 
     def score_halfway(self, halfway: Tensor, prompts: Sequence[Prompt]) -> Scores:
         """Score B images from what `start` made of their views, (B, V, L, W), and B prompts."""
+        found = self.compare(halfway, prompts)
+        with torch.autocast(halfway.device.type, enabled=False):
+            return self.combine(found)
+
+    def compare(self, halfway: Tensor, prompts: Sequence[Prompt]) -> Similarities:
+        """All similarities that the scores of B images follow from; the encoders run here, and nowhere else."""
         wholes = [clean_prompt(prompt.text) for prompt in prompts]
         fragments = [split_prompt(prompt.text, prompt.style) for prompt in prompts]
         texts = list(dict.fromkeys([*self.sentences, *wholes, *(f for one in fragments for f in one)]))  # distinct ones
@@ -87,39 +105,45 @@ class MGS(nn.Module):
 
         with torch.autocast(halfway.device.type, enabled=False):  # similarities and scores in float32
             level = embeddings[[row[sentence] for sentence in self.sentences]]
-            similarity = (whole_image @ level.T + (patches @ level.T).mean(1)) / 2  # (B, 25)
-            quality, authenticity = read_levels(similarity, self.config.templates, self.temperature)
-
             whole_prompt = embeddings[[row[whole] for whole in wholes]]  # (B, D)
             counts = torch.tensor([len(one) for one in fragments], device=halfway.device)
             most = max(map(len, fragments))
             padded = torch.tensor([[row[f] for f in one] + [0] * (most - len(one)) for one in fragments])  # (B, F)
-            correspondence = self.correspondence(whole_image, patches, whole_prompt, embeddings[padded], counts)
+            padding = torch.arange(most, device=counts.device) >= counts[:, None]
+            fragment = embeddings[padded]  # (B, F, D)
+            relevance = (fragment @ whole_prompt[..., None]).squeeze(-1).masked_fill(padding, -torch.inf)
+            return Similarities(
+                levels_whole=whole_image @ level.T,
+                levels_patches=patches @ level.T,
+                whole=(whole_image * whole_prompt).sum(-1),
+                fragments=fragment @ patches.mT,
+                weights=relevance.softmax(-1),
+                counts=counts,
+            )
 
-            three = torch.stack([quality, authenticity, correspondence], -1)  # (B, 3)
-            overall = three @ self.fusion.softmax(-1)
-        return Scores(quality, authenticity, correspondence, overall)
+    def combine(self, found: Similarities) -> Scores:
+        """The four scores that follow from the similarities, in float32."""
+        similarity = (found.levels_whole + found.levels_patches.mean(1)) / 2  # (B, 25)
+        quality, authenticity = read_levels(similarity, self.config.templates, self.temperature)
+        correspondence = self.correspondence(found)
+        three = torch.stack([quality, authenticity, correspondence], -1)  # (B, 3)
+        return Scores(quality, authenticity, correspondence, three @ self.fusion.softmax(-1))
 
-    def correspondence(
-        self, whole_image: Tensor, patches: Tensor, whole_prompt: Tensor, fragments: Tensor, counts: Tensor
-    ) -> Tensor:
-        """How far the image shows what the prompt says, (B,).
+    def correspondence(self, found: Similarities) -> Tensor:
+        """How far the image shows what the prompt says, (B,)."""
+        nearest = found.fragments.topk(min(TOP_PATCHES, found.fragments.shape[2]), dim=-1).values.mean(-1)  # (B, F)
+        parts = (found.weights * nearest).sum(-1)  # f, (B,)
+        share = self.whole_share(found.counts)
+        return MOS_MAX * (share * found.whole + (1 - share) * parts)
 
-        `whole_image` and `whole_prompt` are (B, D), `patches` (B, P, D), `fragments` (B, F, D) of which the first
-        `counts[b]` are real and the rest padding; all of unit norm.
+    def whole_share(self, counts: Tensor) -> Tensor:
+        """How much of correspondence is the whole prompt's, the rest the fragments', (B,), 0-1.
+
+        A prompt of one fragment is its own whole.
         """
-        whole = (whole_image * whole_prompt).sum(-1)  # g, (B,)
-        nearest = (fragments @ patches.mT).topk(min(TOP_PATCHES, patches.shape[1]), dim=-1).values.mean(-1)  # (B, F)
-        padding = torch.arange(fragments.shape[1], device=counts.device) >= counts[:, None]
-        relevance = (fragments @ whole_prompt[..., None]).squeeze(-1).masked_fill(padding, -torch.inf)  # (B, F)
-        parts = (relevance.softmax(-1) * nearest).sum(-1)  # f, (B,)
-        if self.config.correspondence == "whole":
-            return MOS_MAX * whole
-        if self.config.correspondence == "fragments":
-            return MOS_MAX * parts
-        share = self.alpha.sigmoid()
-        mixed = share * whole + (1 - share) * parts
-        return MOS_MAX * torch.where(counts > 1, mixed, whole)  # a prompt of one fragment is its own whole
+        if self.config.correspondence != "both":
+            return torch.full_like(counts, float(self.config.correspondence == "whole"), dtype=torch.float32)
+        return torch.where(counts > 1, self.alpha.sigmoid(), 1.0)
 
 
 def find_truncated(prompts: Sequence[Prompt]) -> list[str]:
