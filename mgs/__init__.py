@@ -1,3 +1,17 @@
 """MGS: quality, authenticity and text-image correspondence of AI-generated images, scored with a fine-tuned CLIP."""
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["Scorer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """`from mgs import Scorer`, without loading torch for those who only ask the version."""
+    if name == "Scorer":
+        from mgs.scoring.scorer import Scorer
+
+        return Scorer
+    raise AttributeError(f"module 'mgs' has no attribute {name!r}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,12 +17,76 @@ from mgs.data.splits import PROTOCOLS, fold_folders
 from mgs.launch import load_config
 from mgs.runtime import UserError, exit_on_user_error, folder_bytes
 
+if TYPE_CHECKING:
+    from mgs.scoring.scorer import Scorer
+
+CHECKPOINT_HELP = "a checkpoint file, its fold folder or its run folder; default: the newest under runs/"
+CLIP_HELP = "for --zero-shot: an OpenAI name, a local file, or demo"
+STYLE_HELP = "keywords, hybrid or sentence; default: the checkpoint's, else sentence"
+
+MAY_BE_SET = ("device", "precision")
+
 app = typer.Typer(
     help="Score AI-generated images on quality, authenticity and text-image correspondence.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.command()
+def score(
+    images: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns")] = None,
+    prompt: Annotated[str | None, typer.Option(help="of all images")] = None,
+    table: Annotated[str | None, typer.Option(help="CSV or .xlsx with columns image and prompt; - for stdin")] = None,
+    folder: Annotated[Path | None, typer.Option("--images", help="where the table's image paths begin")] = None,
+    out: Annotated[Path | None, typer.Option(help="write .csv, .jsonl or .parquet")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted --out")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="a bare CLIP in place of a checkpoint")] = False,
+    clip: Annotated[str, typer.Option(help=CLIP_HELP)] = "ViT-B/16",
+    prompt_style: Annotated[str | None, typer.Option(help=STYLE_HELP)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="images at once")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
+) -> None:
+    """Score images; exit code 1 if any could not be scored."""
+    from mgs.scoring.jobs import collect_images, read_items, run_job, show_score, write_csv
+
+    if bool(images) == bool(table):
+        raise UserError("score: name images, or a table of them with --table; one of the two")
+    items = read_items(table, folder, prompt) if table else collect_images(images or [], prompt)
+    scorer = open_scorer(checkpoint, clip if zero_shot else None, settings or [])
+    if out:
+        failed = run_job(items, scorer, out, resume=resume, batch_size=batch_size, style=prompt_style)
+        print(f"{out}: {len(items) - failed} of {len(items)} images scored by {scorer.name}")
+    else:
+        pairs = [(item.path, item.prompt) for item in items]
+        scores = list(scorer.score_stream(pairs, batch_size=batch_size, style=prompt_style))
+        failed = sum(one.failed for one in scores)
+        if len(items) == 1:
+            print(show_score(items[0], scores[0], scorer))
+        else:
+            rows = zip(items, scores, strict=True)
+            write_csv(({"image": item.image, "prompt": item.prompt, **asdict(one)} for item, one in rows), sys.stdout)
+    if failed:
+        raise typer.Exit(1)
+
+
+def open_scorer(checkpoint: Path | None, clip: str | None, settings: list[str]) -> Scorer:
+    """The scorer that the options name: a bare `clip`, a checkpoint, or the newest one under runs/."""
+    from mgs.scoring.scorer import Scorer, newest_checkpoint
+
+    if checkpoint and clip:
+        raise UserError("--zero-shot: goes without a checkpoint; leave out one of --zero-shot and --checkpoint")
+    for word in settings:
+        if word.partition("=")[0] not in MAY_BE_SET:
+            remedy = "all else comes from the checkpoint"
+            raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
+    machine = load_config(None, ["name=score", *settings])
+    if clip:
+        return Scorer.zero_shot(clip, device=machine.device, precision=machine.precision)
+    path = checkpoint or newest_checkpoint(Path(machine.runs))
+    return Scorer.load(path, device=machine.device, precision=machine.precision)
 
 
 @app.command()
@@ -96,5 +162,10 @@ def find_audited(place: Path, words: list[str]) -> list[Config]:
     return [load_config(None, [*own, f"data.protocol={protocol}"]) for protocol in there]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command `mgs`."""
     exit_on_user_error(app)
+
+
+if __name__ == "__main__":
+    main()

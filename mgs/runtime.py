@@ -130,6 +130,12 @@ def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU's memory, or the machine's, did not suffice."""
+    kinds = (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
 def available_memory() -> int:
     """Bytes of RAM that this process may still take: the machine's, or its container's where that is less."""
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # where the system doesn't tell

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "model": {"config", "runtime"},
     "training": {"config", "runtime", "data", "model"},
     "evaluation": {"config", "runtime"},
+    "scoring": {"config", "runtime", "data", "model", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mgs.runtime import file_sha256
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
 MAX_PIXELS = 178_956_970  # Pillow's own limit on what it opens, kept for what a sliver of a picture is enlarged to
 GREY16_MAX = 65535
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow warns of half its own limit
 START_OF_SCAN = 0xDA  # the JPEG marker that coded pixels follow
 END_OF_IMAGE = b"\xff\xd9"
 
@@ -67,14 +69,24 @@ def decode_image(data: bytes, path: Path) -> Tensor:
     try:
         check_whole(data)
         with Image.open(io.BytesIO(data)) as file:
-            file.load()
-            picture = to_rgb(upright(file))
-        return torch.from_numpy(np.array(enlarge(picture))).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
-    except MemoryError:
-        raise  # says nothing about the file
+            return to_tensor(file, path)
+    except (MemoryError, BadImage):  # the first says nothing about the file
+        raise
     except Exception as error:  # decoders raise what they like on damage: OSError, RuntimeError, SyntaxError, ...
         reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise BadImage(f"{path}: not a whole image ({reason})") from error
+
+
+def to_tensor(picture: Image.Image, name: Path | str) -> Tensor:
+    """What `read_image` returns, from a Pillow image; `name` is what errors call it. Raises `BadImage`."""
+    try:
+        picture.load()
+        pixels = np.array(enlarge(to_rgb(upright(picture))))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise BadImage(f"{name}: not a whole image ({error})") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
 
 
 def check_whole(data: bytes) -> None:

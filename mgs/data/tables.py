@@ -31,7 +31,12 @@ def read_rows(path: Path) -> list[Row]:
 
 def read_csv(path: Path) -> list[Row]:
     """Rows of a UTF-8 CSV; a row's number is that of its first line, quoted line breaks or not."""
-    data = path.read_bytes().removeprefix(BOM)
+    return decode_csv(path.read_bytes(), path)
+
+
+def decode_csv(data: bytes, path: Path) -> list[Row]:
+    """Rows of a UTF-8 CSV from its bytes; `path` is what errors name."""
+    data = data.removeprefix(BOM)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,0 +1,1 @@
+"""Scores for any image, and the reasons for them."""

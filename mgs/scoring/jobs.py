@@ -1,0 +1,189 @@
+"""Many images from files, folders and tables, scored into a file that is whole or not there, and can be resumed."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from mgs.data.tables import decode_csv, read_rows
+from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
+from mgs.runtime import UserError, whole_file
+from mgs.scoring.scorer import COLUMNS, ERROR, Score, Scorer
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job
+
+LEVEL_WORDS = {  # what the five levels are called, worst first
+    "quality": QUALITY_WORDS,
+    "authenticity": AUTHENTICITY_WORDS,
+    "correspondence": ("not shown", "hardly shown", "partly shown", "mostly shown", "fully shown"),
+    "overall": QUALITY_WORDS,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to score, as the output names it, and where it lies."""
+
+    image: str
+    path: Path
+    prompt: str | None
+
+
+def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
+    """Files, folders (all images below, by suffix) and patterns, in order, all with one prompt."""
+    suffixes = {suffix.lower() for suffix in Image.registered_extensions()}
+    items = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.is_dir())
+            if not found:
+                raise UserError(f"{path}: no image in this folder; name another, or the files themselves")
+        elif glob.has_magic(word) and not path.exists():
+            found = sorted(map(Path, glob.glob(word, recursive=True)))
+            if not found:
+                raise UserError(f"{word}: no file fits this pattern; quote it if the shell changes it")
+        else:
+            found = [path]
+        items += [Item(str(p), p, prompt) for p in found]
+    return items
+
+
+def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item]:
+    """The rows of a CSV or .xlsx table with a column image and perhaps one prompt; "-" reads a CSV from stdin.
+
+    Image paths begin at `folder`, by default at the table's own. `prompt` is for rows of a table without that column.
+    """
+    rows = decode_csv(sys.stdin.buffer.read(), Path("stdin")) if table == "-" else read_rows(Path(table))
+    root = folder or (Path() if table == "-" else Path(table).parent)
+    if not rows:
+        raise UserError(f"{table}: empty; it must hold a header with a column image, and rows")
+    header = [name.strip() for name in rows[0][1]]
+    if header.count("image") != 1 or header.count("prompt") > 1:
+        raise UserError(f"{table}: found columns {', '.join(header)}; one must be image, and one may be prompt")
+    if prompt is not None and "prompt" in header:
+        raise UserError(f"{table}: has a column prompt, so --prompt is not used; leave one of them out")
+    items = []
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            problem = f"{len(cells)} fields where the header has {len(header)}"
+            raise UserError(f"{table}:{line}: {problem}; put text that holds commas in quotation marks")
+        record = dict(zip(header, cells, strict=True))
+        items.append(Item(record["image"], root / record["image"], record.get("prompt", prompt)))
+    return items
+
+
+def run_job(
+    items: Sequence[Item], scorer: Scorer, out: Path, *, resume: bool, batch_size: int | None, style: str | None
+) -> int:
+    """Score `items` into `out`, .csv, .jsonl or .parquet, in their order; returns how many could not be scored.
+
+    Until the job is done its rows lie beside `out` in a file that `resume` continues. Raises `UserError` for one that
+    was not asked to be resumed, and for one of another job.
+    """
+    check_output(out)
+    partial = out.with_name(out.name + PARTIAL)
+    job = {"job": fingerprint(items, scorer, style)}
+    done, failed = open_partial(partial, job, resume=resume)
+    pairs = ((item.path, item.prompt) for item in items[done:])
+    with partial.open("a", encoding="utf-8") as stream:
+        bar = tqdm(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
+        for item, score in zip(bar, scorer.score_stream(pairs, batch_size=batch_size, style=style), strict=True):
+            failed += score.failed
+            row = {"image": item.image, "prompt": item.prompt, **asdict(score)}
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.flush()
+    with whole_file(out) as temporary:
+        write_rows(read_partial(partial), temporary, out.suffix)
+    partial.unlink()
+    return failed
+
+
+def show_score(item: Item, score: Score, scorer: Scorer) -> str:
+    """One image's scores for people: a line each, with the word that stands for that level."""
+    lines = [f"{'image':<16}{item.image}", f"{'prompt':<16}{item.prompt or '-'}"]
+    for dimension, words in LEVEL_WORDS.items():
+        value = getattr(score, dimension)
+        if value is not None:
+            lines.append(f"{dimension:<16}{value:.2f}  {words[level_of(value)]}")
+    return "\n".join([*lines, f"{'status':<16}{score.status}", f"{'scored by':<16}{scorer.name}"])
+
+
+def level_of(value: float) -> int:
+    """The level, 0 to 4, nearest to a score."""
+    return min(range(len(LEVELS)), key=lambda i: abs(LEVELS[i] - value))
+
+
+def check_output(out: Path) -> None:
+    """Raise a `UserError` for an output that could not be written, before anything is scored."""
+    if out.suffix not in SUFFIXES:
+        raise UserError(f"{out}: no such kind of output; end its name in {', '.join(SUFFIXES)}")
+    if out.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
+        raise UserError(f"{out}: Parquet needs pyarrow: run pip install pyarrow, or write .csv or .jsonl")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def fingerprint(items: Iterable[Item], scorer: Scorer, style: str | None) -> str:
+    """What makes two jobs the same job: images, prompts, and what scores them how."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps([item.image, item.prompt]).encode())
+    digest.update(json.dumps([scorer.fingerprint, style or scorer.prompt_style, str(scorer.pipeline.dtype)]).encode())
+    return digest.hexdigest()
+
+
+def open_partial(partial: Path, job: dict[str, str], *, resume: bool) -> tuple[int, int]:
+    """Begin a job's file, or cut off the line that an interrupted one left half-written; rows and failures so far."""
+    if not partial.exists():
+        partial.write_text(json.dumps(job) + "\n", encoding="utf-8")
+        return 0, 0
+    if not resume:
+        raise UserError(f"{partial}: what an interrupted job left; continue it with --resume, or remove it")
+    data = partial.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole.partition(b"\n")[0] != json.dumps(job).encode():
+        raise UserError(f"{partial}: of another job (other images, prompts or checkpoint); remove it to begin anew")
+    with partial.open("r+b") as stream:
+        stream.truncate(len(whole))
+    statuses = [str(row["status"]) for row in read_partial(partial)]
+    return len(statuses), sum(status.startswith(ERROR) for status in statuses)
+
+
+def read_partial(partial: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a job's file."""
+    with partial.open(encoding="utf-8") as stream:
+        next(stream)
+        for line in stream:
+            yield json.loads(line)
+
+
+def write_rows(rows: Iterator[dict[str, Any]], path: Path, suffix: str) -> None:
+    """Write rows in the format that the suffix names; numbers to the last digit, what is missing left empty."""
+    if suffix == ".parquet":
+        pd.DataFrame(rows, columns=COLUMNS).to_parquet(path, index=False)
+        return
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        if suffix == ".jsonl":
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            write_csv(rows, stream)
+
+
+def write_csv(rows: Iterable[dict[str, Any]], stream: TextIO) -> None:
+    """Write rows as CSV with the header of `COLUMNS`."""
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)

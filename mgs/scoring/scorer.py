@@ -1,0 +1,245 @@
+"""`Scorer`: a checkpoint, or a bare CLIP, as a function from images and prompts to scores."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mgs.config import DIMENSIONS, Config, ModelConfig, Precision, ViewsConfig
+from mgs.data.datasets import NEED_A_PROMPT, PROMPT_STYLES, Sample, facts_of
+from mgs.data.image_cache import ImageCache
+from mgs.model.clip_backbone import input_size, is_too_long, load_backbone
+from mgs.model.fragments import clean_prompt
+from mgs.model.mgs import MGS
+from mgs.runtime import UserError, file_sha256, is_out_of_memory
+from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, load_checkpoint
+from mgs.training.pipeline import EVAL_BATCH, Pipeline
+
+OK, ERROR = "ok", "error: "
+ZERO_SHOT = "zero-shot, never trained on MOS"
+DRAWINGS = "trained on drawings"
+DECODERS = 4  # threads
+Pair = tuple[ImageInput, str | None]  # an image and its prompt
+
+
+@dataclass(frozen=True)
+class Score:
+    """One image's scores on MOS's 0-5 scale, higher is better, never clamped; None for what cannot be told."""
+
+    quality: float | None
+    authenticity: float | None
+    correspondence: float | None
+    overall: float | None
+    status: str  # "ok", perhaps with remarks after a colon; "error: ..." where nothing could be scored
+
+    @property
+    def failed(self) -> bool:
+        """Whether the image could not be scored."""
+        return self.status.startswith(ERROR)
+
+
+COLUMNS = ["image", "prompt", *(field.name for field in fields(Score))]
+
+
+class Scorer:
+    """Scores images; thread-safe, and alike for an image alone and in any batch (to 1e-5 in float32).
+
+    Made with `load` or `zero_shot`. `scored` names the dimensions that it gives: those that its checkpoint was trained
+    on, or the three that a bare CLIP can guess at.
+    """
+
+    def __init__(self, model: MGS, scored: Sequence[str], views: ViewsConfig, machine: Config) -> None:
+        self.pipeline = Pipeline.of(machine, views, input_size(model.clip), ImageCache(Path()))
+        self.model = model.to(self.pipeline.device).eval()
+        self.scored = tuple(scored)
+        self.prompt_style = "sentence"
+        self.name, self.remarks = "", ""  # where it comes from, and what stands in every status
+        self.fingerprint = ""  # of its weights
+        self.most = EVAL_BATCH[self.pipeline.device.type]  # images at once; less where memory ran out
+        self.lock = threading.Lock()  # the model keeps texts between calls
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
+        """A scorer from a checkpoint file, a fold folder, or a run folder, whose first finished fold it takes.
+
+        Views, sentences and prompt style are the checkpoint's own. Raises `UserError` for what is no checkpoint.
+        """
+        file = find_checkpoint(Path(path))
+        checkpoint = load_checkpoint(file)
+        scored = [dimension for dimension in DIMENSIONS if dimension in checkpoint.metadata["val"]]
+        machine = Config(device=device, precision=precision)
+        scorer = cls(checkpoint.model, scored, checkpoint.config.views, machine)
+        data = checkpoint.config.data
+        scorer.prompt_style = data.prompt_style or facts_of(data.dataset).prompt_style
+        scorer.name, scorer.remarks = str(file), DRAWINGS if data.dataset == "demo" else ""
+        scorer.fingerprint = file_sha256(file)
+        return scorer
+
+    @classmethod
+    def zero_shot(cls, clip: str = "ViT-B/16", *, device: str = "auto", precision: Precision = "auto") -> Scorer:
+        """A scorer from a bare CLIP that has seen no MOS, at CLIP's own temperature; every status says so."""
+        backbone = load_backbone(clip)
+        model = MGS(backbone.clip, ModelConfig(clip=clip, temperature="clip"))
+        scorer = cls(model, DIMENSIONS[:3], ViewsConfig(), Config(device=device, precision=precision))
+        scorer.name, scorer.remarks, scorer.fingerprint = f"zero-shot {clip}", ZERO_SHOT, backbone.sha256
+        return scorer
+
+    def score(self, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Score:
+        """Score one image; `style` is the prompt's (keywords, hybrid or sentence), by default the training's.
+
+        Raises `UserError` for an image that cannot be read.
+        """
+        (score,) = self.score_stream([(image, prompt)], style=style)
+        if score.failed:
+            raise UserError(score.status.removeprefix(ERROR))
+        return score
+
+    def score_many(
+        self,
+        images: Sequence[ImageInput],
+        prompts: Sequence[str | None] | None = None,
+        *,
+        batch_size: int | None = None,
+        style: str | None = None,
+    ) -> pd.DataFrame:
+        """Score images, each with its own prompt: a table of image, prompt, the four scores and status.
+
+        An image that cannot be read is a row without scores, whose status gives the reason. Raises `ValueError` where
+        there are not as many prompts as images.
+        """
+        prompts = [None] * len(images) if prompts is None else prompts
+        if isinstance(images, str) or isinstance(prompts, str) or len(images) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts for {len(images)} images; give lists, one prompt an image")
+        pairs = list(zip(images, prompts, strict=True))
+        scores = self.score_stream(pairs, batch_size=batch_size, style=style)
+        rows = [
+            {"image": name_of(image), "prompt": prompt, **asdict(score)}
+            for (image, prompt), score in zip(pairs, scores, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(DIMENSIONS, np.float64))
+
+    def rank(self, images: Sequence[ImageInput], prompt: str | None = None, *, by: str | None = None) -> pd.DataFrame:
+        """Score images of one prompt, the best first: by correspondence where there is a prompt, else by quality."""
+        by = by or ("correspondence" if prompt and "correspondence" in self.scored else self.scored[0])
+        if by not in self.scored:
+            raise ValueError(f"by={by}: this scorer gives {', '.join(self.scored)}")
+        table = self.score_many(images, [prompt] * len(images))
+        return table.sort_values(by, ascending=False, kind="stable", ignore_index=True)
+
+    def score_stream(
+        self, pairs: Iterable[Pair], *, batch_size: int | None = None, style: str | None = None
+    ) -> Iterator[Score]:
+        """The scores of images with their prompts, in order; the next images are decoded while these are scored."""
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: give 1 or more")
+        style = style or self.prompt_style
+        if style not in PROMPT_STYLES:
+            raise UserError(f"prompt style {style!r}: choose of {', '.join(PROMPT_STYLES)}")
+        iterator = iter(pairs)
+        size = batch_size or self.most
+
+        def fetch(pool: ThreadPoolExecutor) -> tuple[list[Pair], Iterator[tuple[Tensor | None, str]]]:
+            batch = list(itertools.islice(iterator, size))
+            return batch, pool.map(load_or_reason, [image for image, _ in batch])
+
+        with ThreadPoolExecutor(DECODERS) as pool:
+            batch, loading = fetch(pool)
+            while batch:
+                loaded = list(loading)
+                following = fetch(pool)
+                yield from self.score_loaded(loaded, [as_prompt(prompt) for _, prompt in batch], style)
+                batch, loading = following
+
+    def score_loaded(
+        self, loaded: Sequence[tuple[Tensor | None, str]], prompts: Sequence[str | None], style: str
+    ) -> list[Score]:
+        """Scores of decoded pictures, each with a remark; a picture that is None has the reason in its place."""
+        whole = [i for i, (picture, _) in enumerate(loaded) if picture is not None]
+        tensors = [loaded[i][0] for i in whole]
+        scores = iter(self.run([t for t in tensors if t is not None], [prompts[i] or "" for i in whole], style))
+        return [
+            failure(remark) if picture is None else self.describe(next(scores), prompt, remark)
+            for (picture, remark), prompt in zip(loaded, prompts, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def run(self, pictures: Sequence[Tensor], prompts: Sequence[str], style: str) -> list[dict[str, float] | None]:
+        """Each picture's raw scores by dimension; None where memory doesn't hold even one picture."""
+        found: list[dict[str, float] | None] = []
+        while len(found) < len(pictures):
+            part = slice(len(found), len(found) + self.most)
+            try:
+                found += self.run_together(pictures[part], prompts[part], style)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # past the handler, whose traceback holds on to the tensors that were too many
+            if self.pipeline.device.type == "cuda":
+                torch.cuda.empty_cache()
+            count = len(pictures[part])
+            if count == 1:
+                found.append(None)
+            else:
+                self.most = count // 2
+        return found
+
+    def run_together(self, pictures: Sequence[Tensor], prompts: Sequence[str], style: str) -> list[dict[str, float]]:
+        """The raw scores of pictures that go through the model at once."""
+        batch = [(p, Sample("", Path(), text, style, {})) for p, text in zip(pictures, prompts, strict=True)]
+        with self.lock:
+            scores = self.pipeline.score(self.model, batch)
+        values = {name: tensor.tolist() for name, tensor in scores.items()}
+        return [{name: column[i] for name, column in values.items()} for i in range(len(pictures))]
+
+    def describe(self, raw: dict[str, float] | None, prompt: str | None, remark: str) -> Score:
+        """A score with what must be said of it."""
+        if raw is None:
+            return failure("out of memory for a single image; use a smaller image, or another device")
+        told = {d: raw[d] for d in self.scored if prompt is not None or d not in NEED_A_PROMPT}
+        remarks = [
+            remark,
+            "no prompt, so nothing to correspond to" if prompt is None else "",
+            "prompt longer than CLIP reads, cut" if prompt is not None and is_too_long(clean_prompt(prompt)) else "",
+            self.remarks,
+        ]
+        said = "; ".join(filter(None, remarks))
+        return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK)
+
+
+def failure(reason: str) -> Score:
+    """The score of an image that has none."""
+    return Score(None, None, None, None, f"{ERROR}{reason}")
+
+
+def newest_checkpoint(runs: Path) -> Path:
+    """The checkpoint of the run that finished a fold last; `UserError` where none has."""
+    finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime)
+    if not finished:
+        raise UserError(
+            f"{runs}: no trained checkpoint there; name one with --checkpoint, train the demo's with "
+            "bash start_training.sh, or go without by --zero-shot"
+        )
+    return finished[-1].with_name(CHECKPOINT)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint file that a path means: itself, its fold folder, or its run folder's first finished fold."""
+    if not path.is_dir():
+        return path
+    folds = sorted(mark.parent for mark in path.glob(f"fold_*/{FINISHED}"))
+    if (path / CHECKPOINT).exists():
+        return path / CHECKPOINT
+    if not folds:
+        raise UserError(f"{path}: no {CHECKPOINT}, and no finished fold; train first, or name a checkpoint")
+    return folds[0] / CHECKPOINT

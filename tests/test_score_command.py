@@ -1,0 +1,236 @@
+"""`mgs score`: files, folders and tables to rows; nothing lost by a kill, nothing crashed by a file."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mgs.__main__ import app
+from mgs.runtime import UserError
+from mgs.scoring import jobs
+from mgs.scoring.scorer import COLUMNS, Scorer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(own_set, tmp_path, monkeypatch):
+    """A folder with ten images, a table of them, and a CLIP to score with."""
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes((own_set / f"{i}.png").read_bytes())
+    (tmp_path / "clip.safetensors").write_bytes((own_set / "clip.safetensors").read_bytes())
+    rows = [[f"{i}.png", f'a wall, number "{i}"'] for i in range(10)]
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["image", "prompt"], *rows])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+ZERO_SHOT = ["--zero-shot", "--clip", "clip.safetensors"]
+
+
+def mgs(*words, stdin=None):
+    return CliRunner().invoke(app, ["score", *map(str, words), *ZERO_SHOT], input=stdin)
+
+
+def read(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_one_image_is_shown_for_people(folder):
+    result = mgs("3.png", "--prompt", "a grey wall")
+    assert result.exit_code == 0
+    lines = dict(line.split(None, 1) for line in result.output.splitlines())
+    score = Scorer.zero_shot("clip.safetensors").score("3.png", "a grey wall")
+    assert lines["quality"].startswith(f"{score.quality:.2f}  ")
+    assert lines["prompt"] == "a grey wall"
+    assert lines["status"] == "ok: zero-shot, never trained on MOS"
+
+
+def test_levels_take_the_nearest_word():
+    assert [jobs.level_of(value) for value in (-1, 0.6, 0.7, 2.5, 4.3, 4.4, 9)] == [0, 0, 1, 2, 3, 4, 4]
+
+
+def test_files_folders_and_patterns_give_rows_in_order(folder):
+    (folder / "more" / "deep").mkdir(parents=True)
+    for name in ("more/b.png", "more/deep/a.png"):
+        (folder / name).write_bytes((folder / "1.png").read_bytes())
+    (folder / "more" / "notes.txt").write_text("no image")
+    rows = read(mgs("more", "2.png", "[45].png", "--prompt", "x").output)
+    assert [row["image"] for row in rows] == ["more/b.png", "more/deep/a.png", "2.png", "4.png", "5.png"]
+    assert list(rows[0]) == COLUMNS
+    for words in (["nothing*.png"], [folder / "more" / "empty"]):
+        (folder / "more" / "empty").mkdir(exist_ok=True)
+        assert isinstance(mgs(*words).exception, UserError)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_table_becomes_a_table(folder, suffix):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    out = folder / "out" / f"scores.{suffix}"
+    result = mgs("--table", "pairs.csv", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "10 of 10 images scored by zero-shot clip.safetensors" in result.output
+    readers = {"csv": pd.read_csv, "jsonl": lambda p: pd.read_json(p, lines=True), "parquet": pd.read_parquet}
+    table = readers[suffix](out)
+    assert list(table) == COLUMNS
+    assert table["prompt"].tolist() == [f'a wall, number "{i}"' for i in range(10)]
+    expected = Scorer.zero_shot("clip.safetensors").score_many(
+        [f"{i}.png" for i in range(10)], table["prompt"].tolist()
+    )
+    np.testing.assert_allclose(table["correspondence"], expected["correspondence"], atol=1e-5)
+    assert not list(out.parent.glob("*.partial"))
+
+
+def test_a_table_from_stdin_is_read_with_its_images_folder(folder):
+    table = 'image,prompt\n1.png,"a, b"\n'
+    (folder / "elsewhere").mkdir()
+    result = mgs("--table", "-", "--images", folder, "--out", "elsewhere/o.csv", stdin=table)
+    assert result.exit_code == 0, result.output
+    assert read((folder / "elsewhere/o.csv").read_text())[0]["prompt"] == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "name images, or a table"),
+        (["1.png", "--table", "pairs.csv"], "one of the two"),
+        (["1.png", "--out", "scores.txt"], r"scores.txt: no such kind of output; end its name in \.csv"),
+        (["1.png", "--set", "views.antialias=true"], "only device and precision can be set"),
+        (["1.png", "--checkpoint", "x"], "leave out one of"),
+        (["--table", "none.csv"], "none.csv: no such file"),
+        (["--table", "clip.safetensors"], "not UTF-8|quotation|columns|fields"),
+        (["--table", "pairs.csv", "--prompt", "x"], "leave one of them out"),
+        (["1.png", "--prompt-style", "poem"], "choose of keywords, hybrid, sentence"),
+    ],
+)
+def test_wrong_words_are_one_line(folder, words, told):
+    result = mgs(*words)
+    assert isinstance(result.exception, UserError), result.output
+    assert re.search(told, str(result.exception)), str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+def test_an_interrupted_job_is_continued_without_scoring_again(folder, monkeypatch):
+    out, partial = folder / "scores.csv", folder / "scores.csv.partial"
+    whole = mgs("--table", "pairs.csv", "--out", "whole.csv", "--batch-size", 3)
+    assert whole.exit_code == 0
+    stream = Scorer.score_stream
+
+    def broken(self, pairs, **options):
+        for number, score in enumerate(stream(self, pairs, **options)):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield score
+
+    monkeypatch.setattr(Scorer, "score_stream", broken)
+    mgs("--table", "pairs.csv", "--out", out, "--batch-size", 3)
+    assert not out.exists()
+    with partial.open("a") as half:
+        half.write('{"image": "4.png", "pro')  # as a kill leaves it
+    monkeypatch.setattr(Scorer, "score_stream", stream)
+    refused = mgs("--table", "pairs.csv", "--out", out)
+    assert "continue it with --resume" in str(refused.exception)
+    other = mgs("0.png", "--out", out, "--resume")
+    assert "of another job" in str(other.exception)
+    scored = []
+    monkeypatch.setattr(Scorer, "score_stream", lambda self, pairs, **o: stream(self, note(pairs, scored), **o))
+    done = mgs("--table", "pairs.csv", "--out", out, "--resume", "--batch-size", 3)
+    assert done.exit_code == 0
+    assert [path.name for path, _ in scored] == [f"{i}.png" for i in range(4, 10)]
+    ours, theirs = (pd.read_csv(folder / name) for name in ("scores.csv", "whole.csv"))
+    pd.testing.assert_frame_equal(ours, theirs, atol=1e-5)
+
+
+def note(pairs, scored):
+    for pair in pairs:
+        scored.append(pair)
+        yield pair
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing(folder):
+    (folder / "many.csv").write_text("image,prompt\n" + "".join(f"{i % 10}.png,wall {i}\n" for i in range(600)))
+    words = [sys.executable, "-m", "mgs", "score", "--table", "many.csv", "--out", "m.csv", *ZERO_SHOT]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    partial = folder / "m.csv.partial"
+    while process.poll() is None and (not partial.exists() or partial.read_bytes().count(b"\n") < 200):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert partial.exists(), "the job was over before it could be killed"
+    subprocess.run([*words, "--resume"], env=environment, check=True, capture_output=True)
+    assert [row["prompt"] for row in read((folder / "m.csv").read_text())] == [f"wall {i}" for i in range(600)]
+
+
+def make_nasty_files(folder):
+    """At least forty files that go wrong in ways of their own, beside a few that are merely odd."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (80, 90, 3), dtype=np.uint8))
+    kinds = ("png", "jpg", "gif", "bmp", "tif", "webp")
+    for kind in kinds:
+        picture.save(folder / f"whole.{kind}")
+        data = (folder / f"whole.{kind}").read_bytes()
+        (folder / f"half.{kind}").write_bytes(data[: len(data) // 2])
+        (folder / f"header.{kind}").write_bytes(data[:20])
+        (folder / f"zeros.{kind}").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+        (folder / f"empty.{kind}").write_bytes(b"")
+        (folder / f"text.{kind}").write_text("this is no picture")
+        (folder / f"noise.{kind}").write_bytes(rng.bytes(500))
+    (folder / "png-inside.jpg").write_bytes((folder / "whole.png").read_bytes())
+    Image.new("1", (40_000, 10_000)).save(folder / "huge.png")
+    picture.convert("P").save(folder / "animated.gif", save_all=True, append_images=[picture.convert("P").rotate(90)])
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(rng.integers(0, 65536, (80, 90), dtype=np.uint16)).save(folder / "16-bit.png")
+    picture.convert("F").save(folder / "float.tif")
+    (folder / "a" / "b" / "c" / "d" / "e").mkdir(parents=True)
+    picture.save(folder / "a" / "b" / "c" / "d" / "e" / "deep.png")
+    picture.save(folder / "denied.png")
+    (folder / "denied.png").chmod(0)
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    picture.save(folder / "名前 with, comma\n and line.png")
+    picture.resize((1, 1)).save(folder / "dot.png")
+    picture.resize((1, 3000)).save(folder / "sliver.png")
+
+
+def test_a_folder_of_nasty_files_gives_a_row_each_and_no_crash(folder):
+    nasty = folder / "nasty"
+    nasty.mkdir()
+    make_nasty_files(nasty)
+    count = sum(1 for path in nasty.rglob("*") if not path.is_dir())
+    assert count >= 40
+    result = mgs(nasty, "--out", "o.csv")
+    assert result.exit_code == 1, result.output
+    rows = read((folder / "o.csv").read_text())
+    assert len(rows) == count
+    status = {Path(row["image"]).name: row["status"] for row in rows}
+    for name in ("whole.png", "png-inside.jpg", "animated.gif", "cmyk.jpg", "16-bit.png", "deep.png", "dot.png"):
+        assert status[name].startswith("ok"), (name, status[name])
+    for name in ("half.png", "half.jpg", "zeros.jpg", "text.png", "loop.png", "dangling.png", "huge.png", "float.tif"):
+        assert status[name].startswith("error: "), (name, status[name])
+    for row in rows:
+        assert (row["quality"] != "") == row["status"].startswith("ok")
+
+
+def test_json_lines_keep_what_is_missing_as_null(folder):
+    mgs("0.png", "none.png", "--out", "o.jsonl")
+    first, second = map(json.loads, (folder / "o.jsonl").read_text().splitlines())
+    assert first["correspondence"] is None
+    assert first["quality"] > 0
+    assert second["quality"] is None
+    assert second["status"] == "error: none.png: no such file"

@@ -1,0 +1,260 @@
+"""`Scorer`: the same scores by every door, for every kind of image, alone and in batches."""
+
+import dataclasses
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import test as testing
+import train as training
+from mgs import Scorer
+from mgs.runtime import UserError
+from mgs.scoring.scorer import newest_checkpoint
+from mgs.training.pipeline import Pipeline
+
+DIMENSIONS = ["quality", "correspondence"]
+
+
+@pytest.fixture(scope="module")
+def trained(own_set, tmp_path_factory):
+    """The user's folder with a run that was trained and tested in it."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(own_set, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = ["own.yaml", "folds=[1]", "train.epochs=1"]
+        training.main(words)
+        testing.main(words)
+    return folder
+
+
+@pytest.fixture
+def scorer(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return Scorer.load("runs/own")
+
+
+def predictions(folder):
+    return pd.read_csv(folder / "runs/own/report/predictions_custom_random-image.csv")
+
+
+def test_scores_equal_those_of_testing(trained, scorer):
+    table = predictions(trained)
+    scores = scorer.score_many([trained / name for name in table["image"]], table["prompt"])
+    assert scores["status"].tolist() == ["ok"] * len(table)
+    for dimension in DIMENSIONS:
+        np.testing.assert_allclose(scores[dimension], table[f"{dimension}_pred"], atol=1e-5)
+    one = scorer.score(trained / table["image"][0], table["prompt"][0])
+    assert one.quality == pytest.approx(table["quality_pred"][0], abs=1e-5)
+
+
+def test_what_the_checkpoint_was_not_trained_on_is_not_scored(trained, scorer):
+    score = scorer.score(trained / "0.png", "a wall")
+    assert score.authenticity is None
+    assert score.overall is None
+    assert scorer.scored == ("quality", "correspondence")
+
+
+def test_an_image_scores_alike_alone_and_in_any_batch(trained, scorer):
+    names = [trained / f"{i}.png" for i in range(7)]
+    prompts = [f"a grey wall, {'very ' * i}grey" for i in range(7)]
+    together = scorer.score_many(names, prompts, batch_size=7)
+    backwards = scorer.score_many(names[::-1], prompts[::-1], batch_size=3)[::-1]
+    for dimension in DIMENSIONS:
+        alone = [getattr(scorer.score(n, p), dimension) for n, p in zip(names, prompts, strict=True)]
+        np.testing.assert_allclose(alone, together[dimension], atol=1e-5)
+        np.testing.assert_allclose(backwards[dimension], together[dimension], atol=1e-5)
+
+
+def test_threads_get_the_scores_that_they_would_get_alone(trained, scorer):
+    jobs = [(trained / f"{i % 5}.png", f"prompt number {i}, of a wall") for i in range(20)]
+    expected = [scorer.score(*job) for job in jobs]
+    scorer.model.train().eval()  # forget the texts
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda job: scorer.score(*job), jobs))
+    for one, other in zip(found, expected, strict=True):
+        assert [one.quality, one.correspondence] == pytest.approx([other.quality, other.correspondence], abs=1e-5)
+
+
+def test_paths_pictures_arrays_and_tensors_of_one_image_score_alike(trained, scorer):
+    path = trained / "3.png"
+    picture = Image.open(path)
+    pixels = np.array(picture.convert("RGB"))
+    forms = {
+        "text": str(path),
+        "picture": picture,
+        "bytes": pixels,
+        "floats": pixels / 255,
+        "tensor": torch.from_numpy(pixels).permute(2, 0, 1),
+        "float tensor": torch.from_numpy(pixels).permute(2, 0, 1) / 255,
+    }
+    expected = scorer.score(path, "a wall")
+    for name, image in forms.items():
+        assert scorer.score(image, "a wall") == dataclasses.replace(expected), name
+
+
+def make_modes(folder):
+    """One picture in every mode and shape that Pillow knows and people have."""
+    rng = np.random.default_rng(0)
+    base = Image.fromarray(rng.integers(0, 256, (520, 560, 3), dtype=np.uint8))
+    saved = {
+        "palette.png": base.convert("P"),
+        "grey.png": base.convert("L"),
+        "one-bit.png": base.convert("1"),
+        "alpha.png": base.convert("RGBA"),
+        "grey-alpha.png": base.convert("LA"),
+        "cmyk.jpg": base.convert("CMYK"),
+        "16-bit.png": Image.fromarray(rng.integers(0, 65536, (520, 560), dtype=np.uint16)),
+        "animated.gif": base.convert("P"),
+        "narrow.png": base.resize((1, 90)),
+        "flat.png": base.resize((90, 1)),
+        "dot.png": base.resize((1, 1)),
+        "webp.webp": base,
+        "tiff.tif": base,
+        "bmp.bmp": base,
+    }
+    for name, picture in saved.items():
+        more = {"save_all": True, "append_images": [base.convert("P").rotate(90)]} if name == "animated.gif" else {}
+        picture.save(folder / name, **more)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    base.save(folder / "turned.jpg", exif=exif)
+    return [*saved, "turned.jpg"]
+
+
+def test_every_mode_and_size_is_scored(scorer, tmp_path):
+    names = make_modes(tmp_path)
+    table = scorer.score_many([tmp_path / name for name in names], ["a wall"] * len(names))
+    assert table["status"].str.startswith("ok").all(), table["status"].tolist()
+    assert table[DIMENSIONS].notna().all(axis=None)
+    assert table["status"][names.index("animated.gif")] == "ok: first frame of an animation"
+
+
+def test_a_large_image_is_scored_and_one_beyond_the_limit_says_so(scorer, tmp_path):
+    Image.new("L", (12_000, 8_400)).save(tmp_path / "100-megapixels.png")
+    assert scorer.score(tmp_path / "100-megapixels.png", "a wall").status == "ok"
+    Image.new("1", (40_000, 10_000)).save(tmp_path / "400-megapixels.png")
+    with pytest.raises(UserError, match="exceeds limit of 178956970 pixels"):
+        scorer.score(tmp_path / "400-megapixels.png")
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.full((600, 600, 3), np.nan), "not all from 0 to 1"),
+        (np.full((600, 600, 3), 2.0), "not all from 0 to 1"),
+        (torch.zeros(2, 600, 600), "shape"),
+        (np.zeros((0, 5, 3), np.uint8), "shape"),
+        (np.zeros((600, 600, 3), np.int32), "int32 pixels"),
+        (7, "a int; give a path"),
+        (Path("."), "cannot be read"),
+    ],
+)
+def test_what_is_no_image_is_an_error_alone_and_a_row_among_others(trained, scorer, image, told):
+    with pytest.raises(UserError, match=told):
+        scorer.score(image)
+    table = scorer.score_many([trained / "0.png", image, trained / "1.png"])
+    assert [status.split(":")[0] for status in table["status"]] == ["ok", "error", "ok"]
+    assert math.isnan(table["quality"][1])
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", None, math.nan])
+def test_without_a_prompt_there_is_no_correspondence_and_the_status_says_why(trained, scorer, prompt):
+    score = scorer.score(trained / "0.png", prompt)
+    assert score.correspondence is None
+    assert score.status == "ok: no prompt, so nothing to correspond to"
+    assert score.quality == pytest.approx(scorer.score(trained / "0.png", "a wall").quality, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["一只猫在沙发上", "قطة على أريكة", "🐱" * 40, "word " * 500, "null", "\x00\x07<b>", "a" * 3000]
+)
+def test_prompts_of_any_length_and_script_are_scored(trained, scorer, prompt):
+    score = scorer.score(trained / "0.png", prompt)
+    assert math.isfinite(score.correspondence)
+    long = score.status == "ok: prompt longer than CLIP reads, cut"
+    assert long == (len(prompt) > 200)
+
+
+def test_a_prompts_style_decides_its_fragments_and_a_wrong_one_is_refused(trained, scorer):
+    prompt = "wall: grey, on a hill"
+    found = {s: scorer.score(trained / "0.png", prompt, style=s).correspondence for s in ("keywords", "hybrid")}
+    assert found["keywords"] != found["hybrid"]
+    with pytest.raises(UserError, match="prompt style 'poem': choose of keywords, hybrid, sentence"):
+        scorer.score(trained / "0.png", prompt, style="poem")
+
+
+def test_lists_are_paired_one_to_one(trained, scorer):
+    with pytest.raises(ValueError, match="1 prompts for 2 images"):
+        scorer.score_many([trained / "0.png", trained / "1.png"], ["a wall"])
+    with pytest.raises(ValueError, match="give lists"):
+        scorer.score_many(["0.png"], "x")
+    assert scorer.score_many([]).empty
+
+
+def test_images_are_ranked_best_first(trained, scorer):
+    paths = [trained / f"{i}.png" for i in range(6)]
+    table = scorer.rank(paths, "a grey wall")
+    assert table["correspondence"].is_monotonic_decreasing
+    assert scorer.rank(paths, by="quality")["quality"].is_monotonic_decreasing
+    with pytest.raises(ValueError, match="this scorer gives quality, correspondence"):
+        scorer.rank(paths, by="overall")
+
+
+def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost(trained, scorer, monkeypatch):
+    whole, sizes = Pipeline.score, []
+
+    def limited(self, model, batch):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
+            )
+        return whole(self, model, batch)
+
+    paths = [trained / f"{i}.png" for i in range(10)]
+    expected = scorer.score_many(paths)
+    monkeypatch.setattr(Pipeline, "score", limited)
+    pd.testing.assert_frame_equal(scorer.score_many(paths), expected, atol=1e-5)
+    assert sizes[:4] == [8, 4, 2, 2]
+    assert max(sizes[2:]) == 2
+
+    def hopeless(self, model, batch):
+        raise MemoryError
+
+    monkeypatch.setattr(Pipeline, "score", hopeless)
+    assert scorer.score_many(paths[:2])["status"].str.contains("out of memory for a single image").all()
+
+    def wrong(self, model, batch):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Pipeline, "score", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        scorer.score_many(paths[:2])
+
+
+def test_a_zero_shot_scorer_marks_every_row(trained):
+    scorer = Scorer.zero_shot(str(trained / "clip.safetensors"))
+    table = scorer.score_many([trained / "0.png", trained / "1.png"], ["a wall", None])
+    assert table["status"].str.contains("zero-shot, never trained on MOS").all()
+    assert table["authenticity"].notna().all()
+    assert table["overall"].isna().all()
+
+
+def test_a_checkpoint_is_found_by_file_fold_run_and_age(trained, scorer, tmp_path):
+    file = trained / "runs/own/fold_01/best.safetensors"
+    for path in (file, file.parent):
+        assert Path(Scorer.load(path).name).samefile(file)
+    assert newest_checkpoint(trained / "runs") == file
+    with pytest.raises(UserError, match="no finished fold"):
+        Scorer.load(tmp_path)
+    with pytest.raises(UserError, match="no trained checkpoint there"):
+        newest_checkpoint(tmp_path)
