@@ -72,9 +72,32 @@ def score(
         raise typer.Exit(1)
 
 
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="the image")],
+    prompt: Annotated[str | None, typer.Option(help="its prompt")] = None,
+    out: Annotated[Path, typer.Option(help="write .png, .pdf, .svg or .html")] = Path("why.png"),
+    checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="a bare CLIP in place of a checkpoint")] = False,
+    clip: Annotated[str, typer.Option(help=CLIP_HELP)] = "ViT-B/16",
+    prompt_style: Annotated[str | None, typer.Option(help=STYLE_HELP)] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
+) -> None:
+    """Show why an image gets its scores: levels, patches, and the prompt's fragments over the image."""
+    from mgs.scoring.explain import save_explanation
+    from mgs.scoring.jobs import Item, show_score
+
+    scorer = open_scorer(checkpoint, clip if zero_shot else None, settings or [])
+    explanation = scorer.explain(image, prompt, style=prompt_style)
+    save_explanation(explanation, out)
+    print(show_score(Item(str(image), image, prompt), explanation.score, scorer))
+    print(f"{'explained in':<16}{out}")
+
+
 def open_scorer(checkpoint: Path | None, clip: str | None, settings: list[str]) -> Scorer:
     """The scorer that the options name: a bare `clip`, a checkpoint, or the newest one under runs/."""
-    from mgs.scoring.scorer import Scorer, newest_checkpoint
+    from mgs.scoring.scorer import Scorer
+    from mgs.training.checkpoint import newest_checkpoint
 
     if checkpoint and clip:
         raise UserError("--zero-shot: goes without a checkpoint; leave out one of --zero-shot and --checkpoint")

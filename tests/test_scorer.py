@@ -15,7 +15,7 @@ import test as testing
 import train as training
 from mgs import Scorer
 from mgs.runtime import UserError
-from mgs.scoring.scorer import newest_checkpoint
+from mgs.training.checkpoint import newest_checkpoint
 from mgs.training.pipeline import Pipeline
 
 DIMENSIONS = ["quality", "correspondence"]

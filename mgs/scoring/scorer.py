@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,11 @@ from mgs.model.fragments import clean_prompt
 from mgs.model.mgs import MGS
 from mgs.runtime import UserError, file_sha256, is_out_of_memory
 from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, load_checkpoint
+from mgs.training.checkpoint import find_checkpoint, load_checkpoint
 from mgs.training.pipeline import EVAL_BATCH, Pipeline
+
+if TYPE_CHECKING:
+    from mgs.scoring.explain import Explanation
 
 OK, ERROR = "ok", "error: "
 ZERO_SHOT = "zero-shot, never trained on MOS"
@@ -136,6 +140,12 @@ class Scorer:
         table = self.score_many(images, [prompt] * len(images))
         return table.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
+    def explain(self, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Explanation:
+        """Why an image gets its scores; see `explain.Explanation`."""
+        from mgs.scoring.explain import explain
+
+        return explain(self, image, prompt, style=style)
+
     def score_stream(
         self, pairs: Iterable[Pair], *, batch_size: int | None = None, style: str | None = None
     ) -> Iterator[Score]:
@@ -220,26 +230,3 @@ class Scorer:
 def failure(reason: str) -> Score:
     """The score of an image that has none."""
     return Score(None, None, None, None, f"{ERROR}{reason}")
-
-
-def newest_checkpoint(runs: Path) -> Path:
-    """The checkpoint of the run that finished a fold last; `UserError` where none has."""
-    finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime)
-    if not finished:
-        raise UserError(
-            f"{runs}: no trained checkpoint there; name one with --checkpoint, train the demo's with "
-            "bash start_training.sh, or go without by --zero-shot"
-        )
-    return finished[-1].with_name(CHECKPOINT)
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint file that a path means: itself, its fold folder, or its run folder's first finished fold."""
-    if not path.is_dir():
-        return path
-    folds = sorted(mark.parent for mark in path.glob(f"fold_*/{FINISHED}"))
-    if (path / CHECKPOINT).exists():
-        return path / CHECKPOINT
-    if not folds:
-        raise UserError(f"{path}: no {CHECKPOINT}, and no finished fold; train first, or name a checkpoint")
-    return folds[0] / CHECKPOINT

@@ -157,3 +157,26 @@ def find_clip(path: Path, backbone: dict[str, Any], tensors: dict[str, torch.Ten
     if found.sha256 != backbone["sha256"]:
         raise UserError(f"{path}: trained on another {backbone['name']} (SHA-256 {backbone['sha256'][:12]}...)")
     return found.clip
+
+
+def newest_checkpoint(runs: Path) -> Path:
+    """The checkpoint of the run that finished a fold last; `UserError` where none has."""
+    finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime)
+    if not finished:
+        raise UserError(
+            f"{runs}: no trained checkpoint there; name one with --checkpoint, train the demo's with "
+            "bash start_training.sh, or go without by --zero-shot"
+        )
+    return finished[-1].with_name(CHECKPOINT)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint file that a path means: itself, its fold folder, or its run folder's first finished fold."""
+    if not path.is_dir():
+        return path
+    folds = sorted(mark.parent for mark in path.glob(f"fold_*/{FINISHED}"))
+    if (path / CHECKPOINT).exists():
+        return path / CHECKPOINT
+    if not folds:
+        raise UserError(f"{path}: no {CHECKPOINT}, and no finished fold; train first, or name a checkpoint")
+    return folds[0] / CHECKPOINT

@@ -1,0 +1,140 @@
+"""Why an image gets its scores: the parts that they are made of, which add up to them exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mgs.config import MOS_MAX
+from mgs.data.images import BadImage
+from mgs.data.views import windows
+from mgs.model.fragments import Prompt, clean_prompt, split_prompt
+from mgs.model.mgs import TOP_PATCHES, Similarities
+from mgs.model.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
+from mgs.runtime import UserError, autocast
+from mgs.scoring.inputs import ImageInput, as_prompt, load_image
+from mgs.scoring.scorer import Score, Scorer
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One fragment of the prompt, as the image shows it."""
+
+    text: str
+    weight: float  # its share among the fragments, 0-1; all of them sum to 1
+    cosine: float  # with the patches that show it best, on average
+    patches: list[float]  # its cosine with every patch
+    counted: list[int]  # those patches that it was scored on, from 0
+
+    @property
+    def score(self) -> float:
+        """Its cosine on MOS's scale."""
+        return MOS_MAX * self.cosine
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An image's scores and what they are made of. Patches are numbered from 0, row by row.
+
+    - quality and authenticity are the expected levels of `joint`'s two marginals;
+    - correspondence = whole_share * whole + (1 - whole_share) * the fragments' scores, weighted.
+    """
+
+    score: Score
+    prompt: str
+    pixels: Tensor  # uint8 (3, H, W), as the views were cut from it
+    boxes: list[tuple[int, int]]  # each patch's (top, left) on it
+    joint: list[list[float]] | None  # probability by quality word (rows) and authenticity word; None if separate
+    patch_quality: list[float]  # the quality score if all patches were like this one
+    patch_authenticity: list[float]
+    whole: float  # the whole prompt against the whole image, on MOS's scale
+    whole_share: float  # 0-1
+    fragments: list[Fragment]
+
+    @property
+    def quality(self) -> float | None:
+        """The quality score, from `joint`; None where there is no joint grid."""
+        return None if self.joint is None else float(torch.tensor(self.joint).sum(AUTHENTICITY_AXIS) @ levels())
+
+    @property
+    def authenticity(self) -> float | None:
+        """The authenticity score, from `joint`; None where there is no joint grid."""
+        return None if self.joint is None else float(torch.tensor(self.joint).sum(QUALITY_AXIS) @ levels())
+
+    @property
+    def correspondence(self) -> float:
+        """The correspondence score, from the whole prompt and the fragments."""
+        parts = sum(fragment.weight * fragment.score for fragment in self.fragments)
+        return self.whole_share * self.whole + (1 - self.whole_share) * parts
+
+
+@torch.inference_mode()
+def explain(scorer: Scorer, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Explanation:
+    """Why `scorer` gives this image its scores; without a prompt there are no fragments. Raises `UserError`."""
+    try:
+        pixels, _ = load_image(image)
+    except BadImage as error:
+        raise UserError(str(error)) from None
+    text, pipeline, model = as_prompt(prompt), scorer.pipeline, scorer.model
+    style = style or scorer.prompt_style
+    score = scorer.score(image, text, style=style)
+    (views,) = pipeline.views([pixels])
+    with scorer.lock, autocast(pipeline.device, pipeline.dtype):
+        found = model.compare(model.start(views[None]), [Prompt(text or "", style)])
+    temperature = model.temperature.float()
+    templates = model.config.templates
+    together = (found.levels_whole + found.levels_patches.mean(1)) / 2  # (1, T)
+    alone = (found.levels_whole[:, None] + found.levels_patches)[0] / 2  # (P, T)
+    quality, authenticity = read_levels(alone, templates, temperature)
+    boxes = list(windows(pixels.shape, pipeline.settings.layout)) if model.config.patches else [(0, 0)]
+    return Explanation(
+        score=score,
+        prompt=clean_prompt(text or ""),
+        pixels=pixels.cpu(),
+        boxes=boxes,
+        joint=joint_probability(together, temperature)[0].tolist() if templates == "joint" else None,
+        patch_quality=quality.tolist(),
+        patch_authenticity=authenticity.tolist(),
+        whole=MOS_MAX * found.whole.item(),
+        whole_share=model.whole_share(found.counts).item(),
+        fragments=describe_fragments(found, text, style),
+    )
+
+
+def describe_fragments(found: Similarities, prompt: str | None, style: str) -> list[Fragment]:
+    """The prompt's fragments with their cosines, in order; none without a prompt."""
+    if prompt is None:
+        return []
+    texts = split_prompt(prompt, style)
+    patches = found.fragments[0]  # (F, P)
+    top = patches.topk(min(TOP_PATCHES, patches.shape[1]), dim=-1)
+    return [
+        Fragment(
+            text=text,
+            weight=found.weights[0, i].item(),
+            cosine=top.values[i].mean().item(),
+            patches=patches[i].tolist(),
+            counted=sorted(top.indices[i].tolist()),
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def levels() -> Tensor:
+    """The MOS that each word stands for, (5,)."""
+    return torch.tensor(LEVELS)
+
+
+def save_explanation(explanation: Explanation, path: Path) -> None:
+    """Draw an explanation into a .png, .pdf or .svg file, or write it as a page, .html. Raises `UserError`."""
+    from mgs.scoring.pictures import draw_explanation, write_page
+
+    if path.suffix == ".html":
+        write_page(explanation, path)
+    elif path.suffix in (".png", ".pdf", ".svg"):
+        draw_explanation(explanation).savefig(path, dpi=150)
+    else:
+        raise UserError(f"{path}: no such kind of picture; end its name in .png, .pdf, .svg or .html")

@@ -1,0 +1,109 @@
+"""Explanations: the parts add up to the score, and the pictures and pages can be made for any prompt."""
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mgs import Scorer
+from mgs.__main__ import app
+from mgs.model.mgs import MGS
+from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
+from mgs.runtime import UserError
+from mgs.scoring.explain import save_explanation
+from mgs.scoring.pictures import heatmap
+
+
+@pytest.fixture(scope="module")
+def scorer(own_set):
+    scorer = Scorer.zero_shot(str(own_set / "clip.safetensors"))
+    with torch.no_grad():
+        scorer.model.alpha.fill_(0.7)
+    return scorer
+
+
+def grey_picture():
+    return np.random.default_rng(0).integers(0, 256, (600, 700, 3), dtype=np.uint8)
+
+
+PROMPTS = ["a wall", "a red wall, with a door, under a tree", '"a cat, on a sofa"']
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_the_parts_add_up_to_the_scores(scorer, prompt):
+    explanation = scorer.explain(grey_picture(), prompt)
+    assert explanation.score == scorer.score(grey_picture(), prompt)
+    assert explanation.correspondence == pytest.approx(explanation.score.correspondence, abs=1e-5)
+    joint = np.array(explanation.joint)
+    assert joint.sum() == pytest.approx(1, abs=1e-6)
+    levels = np.array([0, 1.25, 2.5, 3.75, 5])
+    assert joint.sum(1) @ levels == pytest.approx(explanation.score.quality, abs=1e-5)
+    assert joint.sum(0) @ levels == pytest.approx(explanation.score.authenticity, abs=1e-5)
+    assert sum(fragment.weight for fragment in explanation.fragments) == pytest.approx(1, abs=1e-6)
+
+
+def test_fragments_are_scored_on_the_three_patches_that_show_them_best(scorer):
+    explanation = scorer.explain(grey_picture(), PROMPTS[1])
+    assert [fragment.text for fragment in explanation.fragments] == ["a red wall", "with a door", "under a tree"]
+    assert len(explanation.boxes) == 9
+    for fragment in explanation.fragments:
+        best = np.sort(fragment.patches)[::-1][:3]
+        assert fragment.cosine == pytest.approx(best.mean(), abs=1e-6)
+        assert sorted(fragment.patches[i] for i in fragment.counted) == pytest.approx(sorted(best))
+
+
+def test_a_prompt_of_one_fragment_is_all_whole_prompt(scorer):
+    explanation = scorer.explain(grey_picture(), PROMPTS[0])
+    assert explanation.whole_share == 1
+    assert scorer.explain(grey_picture(), PROMPTS[1]).whole_share == pytest.approx(1 / (1 + np.exp(-0.7)))
+
+
+def test_a_patch_score_is_what_an_image_of_such_patches_would_get(scorer, monkeypatch):
+    explanation = scorer.explain(grey_picture(), "a wall")
+    compare = MGS.compare
+
+    def all_alike(self, halfway, prompts):
+        found = compare(self, halfway, prompts)
+        found.levels_patches = found.levels_patches[:, 4:5].expand_as(found.levels_patches)
+        return found
+
+    monkeypatch.setattr(MGS, "compare", all_alike)
+    assert scorer.score(grey_picture(), "a wall").quality == pytest.approx(explanation.patch_quality[4], abs=1e-5)
+    assert explanation.patch_quality[4] != pytest.approx(explanation.score.quality, abs=1e-6)
+
+
+def test_without_a_prompt_there_are_no_fragments(scorer, tmp_path):
+    explanation = scorer.explain(grey_picture())
+    assert explanation.fragments == []
+    assert explanation.score.correspondence is None
+    save_explanation(explanation, tmp_path / "why.html")
+    assert "No prompt was given" in (tmp_path / "why.html").read_text(encoding="utf-8")
+
+
+def test_a_heatmap_is_the_mean_of_the_patches_over_each_pixel():
+    heat = heatmap([1.0, 3.0], [(0, 0), (0, 100)], (400, 500))
+    assert heat[10, 10] == 1
+    assert heat[10, 200] == 2
+    assert heat[10, 400] == 3
+    assert np.isnan(heat[390, 10])
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg", "html"])
+def test_an_explanation_is_saved_by_command_with_hostile_prompts(own_set, tmp_path, suffix):
+    out = tmp_path / f"why.{suffix}"
+    prompt = '<script>alert("$x")</script>, a $5 wall_1, ' + "very " * 60 + "long, with 猫"
+    words = ["explain", own_set / "0.png", "--prompt", prompt, "--zero-shot", "--clip", own_set / "clip.safetensors"]
+    result = CliRunner().invoke(app, [*map(str, words), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert out.stat().st_size > 5000
+    if suffix == "html":
+        page = out.read_text(encoding="utf-8")
+        assert "<script" not in page
+        assert all(word in page for word in (*QUALITY_WORDS, *AUTHENTICITY_WORDS))
+
+
+def test_a_wrong_kind_of_picture_is_refused(scorer, tmp_path):
+    with pytest.raises(UserError, match=r"why.txt: no such kind of picture; end its name in .png"):
+        save_explanation(scorer.explain(grey_picture(), "x"), tmp_path / "why.txt")
+    with pytest.raises(UserError, match="no such file"):
+        scorer.explain(tmp_path / "none.png", "x")
