@@ -94,6 +94,39 @@ def explain(
     print(f"{'explained in':<16}{out}")
 
 
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="where to write")],
+    images: Annotated[list[Path] | None, typer.Argument(help="images to compare both ways on")] = None,
+    prompt: Annotated[str, typer.Option(help="of those images")] = "a photo",
+    checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
+) -> None:
+    """Export a checkpoint to ONNX, to score with onnxruntime alone."""
+    from mgs.scoring.export import check_parity, export
+
+    scorer = open_scorer(checkpoint, None, ["device=cpu", "precision=fp32"])
+    export(scorer, folder)
+    print(f"{folder}: exported {scorer.name}")
+    if images:
+        worst = check_parity(scorer, folder, [(path, prompt) for path in images])
+        print(f"scores of {len(images)} images: off by {worst:.2g} at most")
+    print(f"try it without torch: python -m mgs.scoring.onnx_scorer {folder} IMAGE --prompt TEXT")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed and found, and test the scoring of a known drawing; exit code 1 if something is wrong."""
+    from mgs.scoring.doctor import BAD, examine
+
+    wrong = 0
+    for verdict in examine(Path("runs")):
+        print(verdict, flush=True)
+        wrong += verdict.kind == BAD
+    print("all well" if not wrong else f"{wrong} problem{'s' * (wrong != 1)}; each line says what to do or what failed")
+    if wrong:
+        raise typer.Exit(1)
+
+
 def open_scorer(checkpoint: Path | None, clip: str | None, settings: list[str]) -> Scorer:
     """The scorer that the options name: a bare `clip`, a checkpoint, or the newest one under runs/."""
     from mgs.scoring.scorer import Scorer

@@ -87,6 +87,11 @@ def load_backbone(name: str) -> Backbone:
     return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=False)
 
 
+def published_sha256() -> dict[str, str]:
+    """File name -> SHA-256, of all that openai-clip can download; its addresses hold the hash."""
+    return {url.split("/")[-1]: url.split("/")[-2] for url in openai_clip().clip._MODELS.values()}
+
+
 def download(name: str, url: str) -> Path:
     """The local file of an OpenAI model, fetched by openai-clip where it is not there yet."""
     folder = DOWNLOADS.expanduser()

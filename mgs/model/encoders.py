@@ -39,7 +39,7 @@ def start_views(clip: Clip, views: Tensor, stop: int = 0, *, run: RunBlock = run
     visual = clip.visual
     x = F.conv2d(views.flatten(0, -4), visual.conv1.weight, stride=visual.conv1.stride)  # (N, W, S/p, S/p)
     x = x.flatten(2).mT + visual.positional_embedding[1:]  # (N, L - 1, W), float32 from here on
-    first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(x), 1, -1)
+    first = (visual.class_embedding + visual.positional_embedding[0]).expand(x.shape[0], 1, -1)
     x = layer_norm(visual.ln_pre, torch.cat([first, x], 1))  # (N, L, W)
     for block in visual.transformer.resblocks[:stop]:
         x = run(block, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,9 @@ from mgs.data.image_cache import ImageCache
 from mgs.model.clip_backbone import input_size, is_too_long, load_backbone
 from mgs.model.fragments import clean_prompt
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError, file_sha256, is_out_of_memory
+from mgs.runtime import UserError, file_sha256, is_out_of_memory, whole_file
 from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
-from mgs.training.checkpoint import find_checkpoint, load_checkpoint
+from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint
 from mgs.training.pipeline import EVAL_BATCH, Pipeline
 
 if TYPE_CHECKING:
@@ -97,6 +98,19 @@ class Scorer:
         scorer = cls(model, DIMENSIONS[:3], ViewsConfig(), Config(device=device, precision=precision))
         scorer.name, scorer.remarks, scorer.fingerprint = f"zero-shot {clip}", ZERO_SHOT, backbone.sha256
         return scorer
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
+        """A scorer from a folder that `save_pretrained` wrote, or from a Hugging Face hub repository of its name."""
+        return cls.load(fetch_checkpoint(name), device=device, precision=precision)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Copy the checkpoint into a folder for `from_pretrained`, here or uploaded to the hub; returns its path."""
+        if not Path(self.name).is_file():
+            raise UserError(f"{self.name}: not from a checkpoint, so there is nothing to save; load one")
+        with whole_file(Path(folder) / CHECKPOINT) as temporary:
+            shutil.copyfile(self.name, temporary)
+        return Path(folder) / CHECKPOINT
 
     def score(self, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Score:
         """Score one image; `style` is the prompt's (keywords, hybrid or sentence), by default the training's.

@@ -180,3 +180,18 @@ def find_checkpoint(path: Path) -> Path:
     if not folds:
         raise UserError(f"{path}: no {CHECKPOINT}, and no finished fold; train first, or name a checkpoint")
     return folds[0] / CHECKPOINT
+
+
+def fetch_checkpoint(name: str | Path) -> Path:
+    """A folder or file as it is, or the checkpoint of a Hugging Face hub repository, downloaded. Raises `UserError`."""
+    if Path(name).exists():
+        return Path(name)
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise UserError(f"{name}: no such folder, and the hub needs: pip install huggingface_hub") from None
+    try:
+        return Path(hf_hub_download(str(name), CHECKPOINT))
+    except Exception as error:  # of the network, the hub and the name's syntax; they have no common base
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: no such folder, and not to be had from the hub: {reason}") from None
