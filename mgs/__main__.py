@@ -114,6 +114,21 @@ def export(
 
 
 @app.command()
+def import_original(
+    file: Annotated[Path, typer.Argument(help="a .pt checkpoint of the original project")],
+    folder: Annotated[Path, typer.Argument(help="where to write best.safetensors")],
+    dataset: Annotated[str, typer.Option(help="what it was trained on: AGIQA-1K, AGIQA-3K or AIGCIQA2023")],
+) -> None:
+    """Make a checkpoint of the original project into one of ours."""
+    from mgs.training.foreign import import_original as convert
+
+    left_out = convert(file, folder, dataset=dataset)
+    print(f"{folder}: imported; score with --checkpoint {folder}")
+    if left_out:
+        print(f"not used: {', '.join(left_out)}")
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed and found, and test the scoring of a known drawing; exit code 1 if something is wrong."""
     from mgs.scoring.doctor import BAD, examine

@@ -38,7 +38,7 @@ class ViewsConfig:
 @dataclass
 class ModelConfig:
     clip: str = "ViT-B/16"  # an OpenAI name, a local file, or demo
-    templates: Literal["joint", "separate"] = "joint"
+    templates: Literal["joint", "separate", "swapped"] = "joint"  # swapped: for imported weights, see templates.py
     correspondence: Literal["both", "whole", "fragments"] = "both"
     patches: bool = True  # false: the whole image alone, in both branches
     temperature: int | float | str = 1.0  # a number, learned, or clip (CLIP's own logit scale)

@@ -89,13 +89,16 @@ def explain(scorer: Scorer, image: ImageInput, prompt: str | None = None, *, sty
     together = (found.levels_whole + found.levels_patches.mean(1)) / 2  # (1, T)
     alone = (found.levels_whole[:, None] + found.levels_patches)[0] / 2  # (P, T)
     quality, authenticity = read_levels(alone, templates, temperature)
+    if templates != "separate":
+        grid = joint_probability(together, temperature)[0]  # (quality, authenticity)
+        grid = grid.T if templates == "swapped" else grid
     boxes = list(windows(pixels.shape, pipeline.settings.layout)) if model.config.patches else [(0, 0)]
     return Explanation(
         score=score,
         prompt=clean_prompt(text or ""),
         pixels=pixels.cpu(),
         boxes=boxes,
-        joint=joint_probability(together, temperature)[0].tolist() if templates == "joint" else None,
+        joint=None if templates == "separate" else grid.tolist(),
         patch_quality=quality.tolist(),
         patch_authenticity=authenticity.tolist(),
         whole=MOS_MAX * found.whole.item(),

@@ -28,9 +28,7 @@ class ImageTower(nn.Module):
     def __init__(self, model: MGS) -> None:
         super().__init__()
         self.clip, self.templates, self.patches = model.clip, model.config.templates, model.config.patches
-        with torch.no_grad():
-            self.register_buffer("level", model.encode_texts(model.sentences).clone())
-            self.register_buffer("temperature", model.temperature.clone())
+        self.level, self.temperature = model.encode_texts(model.sentences).detach(), model.temperature.detach()
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         embeddings = finish_views(self.clip, start_views(self.clip, views))
@@ -74,7 +72,7 @@ def export(scorer: Scorer, folder: Path) -> None:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         scorer.model.to(scorer.pipeline.device)
-    shutil.copy(Path(openai_clip().__file__).with_name(VOCABULARY), folder / VOCABULARY)
+    shutil.copy(Path(str(openai_clip().__file__)).with_name(VOCABULARY), folder / VOCABULARY)
     share = {"both": model.alpha.sigmoid().item(), "whole": 1.0, "fragments": 0.0}[model.config.correspondence]
     recipe = {
         "source": scorer.name,
