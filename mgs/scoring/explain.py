@@ -133,11 +133,12 @@ def levels() -> Tensor:
 
 def save_explanation(explanation: Explanation, path: Path) -> None:
     """Draw an explanation into a .png, .pdf or .svg file, or write it as a page, .html. Raises `UserError`."""
-    from mgs.scoring.pictures import draw_explanation, write_page
+    from mgs.scoring.pictures import draw_explanation, render, write_page
 
     if path.suffix == ".html":
         write_page(explanation, path)
     elif path.suffix in (".png", ".pdf", ".svg"):
-        draw_explanation(explanation).savefig(path, dpi=150)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(render(draw_explanation(explanation), path.suffix[1:], dpi=150))
     else:
         raise UserError(f"{path}: no such kind of picture; end its name in .png, .pdf, .svg or .html")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
+import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -128,13 +129,11 @@ def spread_centre(boxes: list[tuple[int, int]], i: int, shape: tuple[int, int]) 
 
 def write_page(explanation: Explanation, path: Path) -> None:
     """One self-contained page: the picture, and every number in tables, for people and screen readers."""
-    buffer = io.BytesIO()
-    draw_explanation(explanation).savefig(buffer, format="png", dpi=DPI)
     template = (resources.files("mgs.scoring") / "explanation.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(template).render(
         it=explanation,
-        picture=base64.b64encode(buffer.getvalue()).decode(),
+        picture=base64.b64encode(render(draw_explanation(explanation), "png", dpi=DPI)).decode(),
         dimensions=[(d, getattr(explanation.score, d)) for d in DIMENSIONS],
         total=sum_of_parts(explanation) if explanation.fragments else "",
         quality_words=QUALITY_WORDS,
@@ -142,6 +141,15 @@ def write_page(explanation: Explanation, path: Path) -> None:
     )
     with whole_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def render(figure: Figure, kind: str, *, dpi: int) -> bytes:
+    """A figure as a file's content; a script that matplotlib's font lacks shows as boxes, without a warning each."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format=kind, dpi=dpi)
+    return buffer.getvalue()
 
 
 def plain(text: str) -> str:
