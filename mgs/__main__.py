@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from tqdm import tqdm
 
 from mgs.config import Config, DataConfig
 from mgs.data.datasets import DATASETS, facts_of
@@ -50,7 +50,7 @@ def score(
     settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
 ) -> None:
     """Score images; exit code 1 if any could not be scored."""
-    from mgs.scoring.jobs import collect_images, read_items, run_job, show_score, write_csv
+    from mgs.scoring.jobs import as_row, collect_images, read_items, run_job, show_score, write_csv
 
     if bool(images) == bool(table):
         raise UserError("score: name images, or a table of them with --table; one of the two")
@@ -61,13 +61,13 @@ def score(
         print(f"{out}: {len(items) - failed} of {len(items)} images scored by {scorer.name}")
     else:
         pairs = [(item.path, item.prompt) for item in items]
-        scores = list(scorer.score_stream(pairs, batch_size=batch_size, style=prompt_style))
+        stream = scorer.score_stream(pairs, batch_size=batch_size, style=prompt_style)
+        scores = list(tqdm(stream, desc="scoring", unit="image", total=len(items), delay=2, leave=False))
         failed = sum(one.failed for one in scores)
         if len(items) == 1:
             print(show_score(items[0], scores[0], scorer))
         else:
-            rows = zip(items, scores, strict=True)
-            write_csv(({"image": item.image, "prompt": item.prompt, **asdict(one)} for item, one in rows), sys.stdout)
+            write_csv(map(as_row, items, scores), sys.stdout)
     if failed:
         raise typer.Exit(1)
 

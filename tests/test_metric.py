@@ -89,6 +89,8 @@ def test_torchmetrics_gets_the_means_of_all_updates(clip, pictures):
     table = scorer.score_many(images, [*PROMPTS[:2], None])
     for dimension, value in metric.compute().items():
         assert value.item() == pytest.approx(table[dimension].mean(), abs=1e-5)  # pandas leaves out what is missing
+    figure, _ = metric.plot()
+    assert figure.axes
     metric.reset()
     metric.update(images[:1], PROMPTS[:1])
     assert metric.compute()["quality"].item() == pytest.approx(table["quality"][0], abs=1e-5)

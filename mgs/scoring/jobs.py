@@ -103,13 +103,17 @@ def run_job(
         bar = tqdm(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
         for item, score in zip(bar, scorer.score_stream(pairs, batch_size=batch_size, style=style), strict=True):
             failed += score.failed
-            row = {"image": item.image, "prompt": item.prompt, **asdict(score)}
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.write(json.dumps(as_row(item, score), ensure_ascii=False) + "\n")
             stream.flush()
     with whole_file(out) as temporary:
         write_rows(read_partial(partial), temporary, out.suffix)
     partial.unlink()
     return failed
+
+
+def as_row(item: Item, score: Score) -> dict[str, Any]:
+    """What the output says of an image, by column."""
+    return {"image": item.image, "prompt": item.prompt, **asdict(score)}
 
 
 def show_score(item: Item, score: Score, scorer: Scorer) -> str:

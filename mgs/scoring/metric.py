@@ -119,6 +119,10 @@ def make_score_class() -> Any:
             """Dimension -> mean score."""
             return dict(zip(self.scorer.scored, (self.total / self.count).float(), strict=True))
 
+        def plot(self, value: Any = None, axes: Any = None) -> Any:
+            """The means, or `value`, one or several results of `compute`, drawn: a figure and its axes."""
+            return self._plot(value, axes)
+
     return MGSScore
 
 
