@@ -105,7 +105,7 @@ def draw_fragment(axes: Axes, picture: np.ndarray, explanation: Explanation, fra
         y, x = spread_centre(explanation.boxes, i, shape)
         face = COUNTED if i in fragment.counted else "none"
         axes.plot(x, y, marker="o", markersize=9, markerfacecolor=face, markeredgecolor="white", markeredgewidth=1.3)
-    title = textwrap.shorten(plain(fragment.text), 60, placeholder="...")
+    title = textwrap.shorten(plain(fragment.text), 42, placeholder="...")
     axes.set_title(f"{title}\nscore {fragment.score:.2f}, weight {fragment.weight:.2f}", fontsize=8)
 
 
