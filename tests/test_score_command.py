@@ -137,7 +137,8 @@ def test_an_interrupted_job_is_continued_without_scoring_again(folder, monkeypat
             yield score
 
     monkeypatch.setattr(Scorer, "score_stream", broken)
-    mgs("--table", "pairs.csv", "--out", out, "--batch-size", 3)
+    interrupted = mgs("--table", "pairs.csv", "--out", out, "--batch-size", 3)
+    assert "--resume goes on from there" in interrupted.output
     assert not out.exists()
     with partial.open("a") as half:
         half.write('{"image": "4.png", "pro')  # as a kill leaves it
@@ -159,6 +160,12 @@ def note(pairs, scored):
     for pair in pairs:
         scored.append(pair)
         yield pair
+
+
+def test_a_job_killed_before_its_first_line_begins_anew(folder):
+    (folder / "o.csv.partial").write_text('{"job": "half')
+    assert mgs("0.png", "--out", "o.csv", "--resume").exit_code == 0
+    assert len(read((folder / "o.csv").read_text())) == 1
 
 
 @pytest.mark.slow

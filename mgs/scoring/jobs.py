@@ -99,12 +99,17 @@ def run_job(
     job = {"job": fingerprint(items, scorer, style)}
     done, failed = open_partial(partial, job, resume=resume)
     pairs = ((item.path, item.prompt) for item in items[done:])
+    scores = scorer.score_stream(pairs, batch_size=batch_size, style=style)
+    bar = tqdm(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
     with partial.open("a", encoding="utf-8") as stream:
-        bar = tqdm(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
-        for item, score in zip(bar, scorer.score_stream(pairs, batch_size=batch_size, style=style), strict=True):
-            failed += score.failed
-            stream.write(json.dumps(as_row(item, score), ensure_ascii=False) + "\n")
-            stream.flush()
+        try:
+            for item, score in zip(bar, scores, strict=True):
+                failed += score.failed
+                stream.write(json.dumps(as_row(item, score), ensure_ascii=False) + "\n")
+                stream.flush()
+        except KeyboardInterrupt:
+            tqdm.write(f"{partial}: what was scored is kept; --resume goes on from there", file=sys.stderr)
+            raise
     with whole_file(out) as temporary:
         write_rows(read_partial(partial), temporary, out.suffix)
     partial.unlink()
@@ -151,13 +156,13 @@ def fingerprint(items: Iterable[Item], scorer: Scorer, style: str | None) -> str
 
 def open_partial(partial: Path, job: dict[str, str], *, resume: bool) -> tuple[int, int]:
     """Begin a job's file, or cut off the line that an interrupted one left half-written; rows and failures so far."""
-    if not partial.exists():
+    data = partial.read_bytes() if partial.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    if not whole:
         partial.write_text(json.dumps(job) + "\n", encoding="utf-8")
         return 0, 0
     if not resume:
         raise UserError(f"{partial}: what an interrupted job left; continue it with --resume, or remove it")
-    data = partial.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
     if whole.partition(b"\n")[0] != json.dumps(job).encode():
         raise UserError(f"{partial}: of another job (other images, prompts or checkpoint); remove it to begin anew")
     with partial.open("r+b") as stream:
