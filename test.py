@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from mgs.config import DIMENSIONS, Config
 from mgs.data.audit import Finding, audit
 from mgs.data.datasets import facts_of, find_generator
 from mgs.data.image_cache import ImageCache
-from mgs.data.splits import Fold, read_folds
+from mgs.data.splits import Fold, fold_numbers, read_fold, read_folds
 from mgs.evaluation.comparison import read_tested_run, write_comparison
 from mgs.evaluation.journal import read_curves
 from mgs.evaluation.page import Picture
@@ -46,6 +47,7 @@ class TestSets:
     images: ImageCache
     findings: list[Finding]
     notes: list[str]
+    trained_on: str = ""  # another dataset, where that is what the checkpoint comes from
 
 
 def main(argv: Sequence[str]) -> None:
@@ -111,6 +113,7 @@ def test_elsewhere(config: Config, path: Path) -> None:
         problem = f"was trained on {dataset} itself, perhaps on these very images"
         raise UserError(f"{path}: {problem}; test its run without --checkpoint")
     sets = read_test_sets(config)
+    refuse_training_images(config, sets.folds, origin, path)
     trained, there = list(origin["val"]), list(sets.folds[0].test[0].targets)
     shared = [dimension for dimension in there if dimension in trained]
     if not shared:
@@ -131,13 +134,25 @@ def test_elsewhere(config: Config, path: Path) -> None:
         predictions.append(test_fold(config, replace(fold, test=samples), sets.images, checkpoint))
     settings = {key: getattr(checkpoint.config, key) for key in ("model", "views", "train", "seed")}
     config = replace(config, name=f"{config.name}_by_{scorer}", **settings)
-    leave_report(config, sets, predictions, Background())
+    leave_report(config, replace(sets, trained_on=origin["dataset"]), predictions, Background())
+
+
+def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mapping[str, Any], path: Path) -> None:
+    """Raise a `UserError` where the checkpoint was trained on one of these very folds and others of them are tested."""
+    hashes = {read_fold(config.data, number).sha256: number for number in fold_numbers(config.data, [])}
+    own = hashes.get(origin["fold_sha256"])
+    if own is not None and any(fold.number != own for fold in folds):
+        raise UserError(
+            f"{path}: trained on fold {own} of these, so it has seen images of the others; say folds=[{own}]"
+        )
 
 
 def compare(folders: Sequence[Path]) -> None:
     """Hold tested runs against the first, fold by fold; print the tables and leave them beside the runs."""
-    if repeated := [folder for folder in folders if folders.count(folder) > 1]:
-        raise UserError(f"--compare: {repeated[0]} is named twice; name each run once")
+    names = [folder.resolve().name for folder in folders]
+    if repeated := [folder for folder, name in zip(folders, names, strict=True) if names.count(name) > 1]:
+        problem = "is named twice, or has another's name"
+        raise UserError(f"--compare: {repeated[0]} {problem}; name each run once, and rename one of two that are alike")
     place = folders[0].absolute().parent / COMPARISON
     tqdm.write(write_comparison([read_tested_run(folder) for folder in folders], place))
     tqdm.write(f"tables, plot and page: {place}")
@@ -184,7 +199,10 @@ def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFr
         versions=environment(device),
     )
     precision = str(choose_precision(config.precision, device)).removeprefix("torch.")
-    protocol = Protocol(config.data.dataset, sets.folds[0].protocol, config.model.clip, precision, tuple(sets.notes))
+    dataset, protocol_name = config.data.dataset, sets.folds[0].protocol
+    protocol = Protocol(
+        dataset, protocol_name, config.model.clip, precision, tuple(sets.notes), trained_on=sets.trained_on
+    )
     report = config.run_folder / "report"
     tqdm.write(write_report(pd.concat(predictions, ignore_index=True), protocol, report, background))
     tqdm.write(f"tables, plots, predictions and {protocol.file_name('report', '.html')}: {report}")

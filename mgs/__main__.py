@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from mgs.scoring.scorer import Scorer
 
 CHECKPOINT_HELP = "a checkpoint file, its fold folder or its run folder; default: the newest under runs/"
-CLIP_HELP = "for --zero-shot: an OpenAI name, a local file, or demo"
+DEFAULT_CLIP = "ViT-B/16"
+CLIP_HELP = f"for --zero-shot: an OpenAI name, a local file, or demo; default: {DEFAULT_CLIP}"
 STYLE_HELP = "keywords, hybrid or sentence; default: the checkpoint's, else sentence"
-
 MAY_BE_SET = ("device", "precision")
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def score(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted --out")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="a bare CLIP in place of a checkpoint")] = False,
-    clip: Annotated[str, typer.Option(help=CLIP_HELP)] = "ViT-B/16",
+    clip: Annotated[str | None, typer.Option(help=CLIP_HELP)] = None,
     prompt_style: Annotated[str | None, typer.Option(help=STYLE_HELP)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="images at once")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
@@ -54,8 +54,12 @@ def score(
 
     if bool(images) == bool(table):
         raise UserError("score: name images, or a table of them with --table; one of the two")
+    if folder and not table:
+        raise UserError("--images: says where a table's image paths begin; leave it out, or name a --table")
+    if resume and not out:
+        raise UserError("--resume: continues an --out; name it")
     items = read_items(table, folder, prompt) if table else collect_images(images or [], prompt)
-    scorer = open_scorer(checkpoint, clip if zero_shot else None, settings or [])
+    scorer = open_scorer(checkpoint, settings or [], zero_shot=zero_shot, clip=clip)
     if out:
         failed = run_job(items, scorer, out, resume=resume, batch_size=batch_size, style=prompt_style)
         print(f"{out}: {len(items) - failed} of {len(items)} images scored by {scorer.name}")
@@ -68,6 +72,7 @@ def score(
             print(show_score(items[0], scores[0], scorer))
         else:
             write_csv(map(as_row, items, scores), sys.stdout)
+            print(f"scored by {scorer.name}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 
@@ -79,7 +84,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="write .png, .pdf, .svg or .html")] = Path("why.png"),
     checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="a bare CLIP in place of a checkpoint")] = False,
-    clip: Annotated[str, typer.Option(help=CLIP_HELP)] = "ViT-B/16",
+    clip: Annotated[str | None, typer.Option(help=CLIP_HELP)] = None,
     prompt_style: Annotated[str | None, typer.Option(help=STYLE_HELP)] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
 ) -> None:
@@ -87,7 +92,7 @@ def explain(
     from mgs.scoring.explain import save_explanation
     from mgs.scoring.jobs import Item, show_score
 
-    scorer = open_scorer(checkpoint, clip if zero_shot else None, settings or [])
+    scorer = open_scorer(checkpoint, settings or [], zero_shot=zero_shot, clip=clip)
     explanation = scorer.explain(image, prompt, style=prompt_style)
     save_explanation(explanation, out)
     print(show_score(Item(str(image), image, prompt), explanation.score, scorer))
@@ -104,7 +109,7 @@ def export(
     """Export a checkpoint to ONNX, to score with onnxruntime alone."""
     from mgs.scoring.export import check_parity, export
 
-    scorer = open_scorer(checkpoint, None, ["device=cpu", "precision=fp32"])
+    scorer = open_scorer(checkpoint, ["device=cpu", "precision=fp32"])
     export(scorer, folder)
     print(f"{folder}: exported {scorer.name}")
     if images:
@@ -142,20 +147,24 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def open_scorer(checkpoint: Path | None, clip: str | None, settings: list[str]) -> Scorer:
-    """The scorer that the options name: a bare `clip`, a checkpoint, or the newest one under runs/."""
+def open_scorer(
+    checkpoint: Path | None, settings: list[str], *, zero_shot: bool = False, clip: str | None = None
+) -> Scorer:
+    """The scorer that the options name: a bare CLIP, a checkpoint, or the newest one under runs/."""
     from mgs.scoring.scorer import Scorer
     from mgs.training.checkpoint import newest_checkpoint
 
-    if checkpoint and clip:
+    if clip and not zero_shot:
+        raise UserError("--clip: is for --zero-shot; leave it out, or add that")
+    if checkpoint and zero_shot:
         raise UserError("--zero-shot: goes without a checkpoint; leave out one of --zero-shot and --checkpoint")
     for word in settings:
         if word.partition("=")[0] not in MAY_BE_SET:
             remedy = "all else comes from the checkpoint"
             raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
     machine = load_config(None, ["name=score", *settings])
-    if clip:
-        return Scorer.zero_shot(clip, device=machine.device, precision=machine.precision)
+    if zero_shot:
+        return Scorer.zero_shot(clip or DEFAULT_CLIP, device=machine.device, precision=machine.precision)
     path = checkpoint or newest_checkpoint(Path(machine.runs))
     return Scorer.load(path, device=machine.device, precision=machine.precision)
 
@@ -186,9 +195,8 @@ def audit(
     findings = []
     for config in find_audited(place, words or []):
         data = config.data
-        print(f"{data.splits or data.table or data.root}: {data.dataset}, protocol {data.protocol}", flush=True)
-        found = audit_dataset(data)
-        print(*found, sep="\n")
+        protocol, found = audit_dataset(data, config.folds)
+        print(f"{data.splits or data.table or data.root}: {data.dataset}, protocol {protocol}", *found, sep="\n")
         findings += found
     if any(finding.kind != "note" for finding in findings):
         raise typer.Exit(1)

@@ -46,7 +46,7 @@ class Published:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", newline="") as stream:
                 csv.writer(stream).writerows([COLUMNS, *rows])
-        findings = audit_dataset(DataConfig(dataset="AGIQA-3K", root=str(self.root)))
+        _, findings = audit_dataset(DataConfig(dataset="AGIQA-3K", root=str(self.root)))
         return [str(finding) for finding in findings]
 
     def bad(self):
@@ -121,6 +121,19 @@ def test_a_prompt_that_reads_none_is_text_and_noted(published):
     assert published.bad() == []
 
 
+def test_blank_prompts_are_shared_by_nobody(published):
+    for rows in published.rows.values():
+        for row in rows:
+            row[1] = " "
+    for (fold, subset), rows in published.rows.items():
+        path = published.root / "own" / str(fold) / f"{subset}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as stream:
+            csv.writer(stream).writerows([["image", "prompt", "quality"], *([*row[:3]] for row in rows)])
+    data = DataConfig(root=str(published.root / "images"), splits=str(published.root / "own"))
+    assert [finding for finding in audit_dataset(data)[1] if finding.kind != "note"] == []
+
+
 def test_missing_and_damaged_images_are_all_found(published):
     published.image("glide_normal_001.jpg").unlink()
     whole = published.image("glide_normal_002.jpg").read_bytes()
@@ -157,6 +170,9 @@ def test_the_command_audits_every_protocol_in_a_folder_and_its_exit_code_tells(p
     assert both.output.count("leak: 1 image of test also in train (fold 1: glide_normal_000.jpg)") == 1
     named = CliRunner().invoke(app, ["audit", str(published.root), "data.protocol=random-image"])
     assert named.exit_code == 0
+    second = CliRunner().invoke(app, ["audit", str(published.root), "data.protocol=published", "folds=[2]"])
+    assert second.exit_code == 0
+    assert "1 fold, 11 images" in second.output
 
 
 def test_a_folder_that_is_not_there_is_an_error_with_a_remedy(tmp_path):

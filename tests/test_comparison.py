@@ -106,9 +106,12 @@ def test_the_comparison_leaves_tables_a_plot_and_a_page_with_the_notes_of_its_ru
     text = write_comparison([read_tested_run(folder) for folder in folders], tmp_path / "comparison")
     assert "AGIQA-3K, protocol published, folds 1, 2, 3, 4, 5: 2 runs" in text
     assert text.count("A note.") == 1
-    stem = tmp_path / "comparison" / "comparison_AGIQA-3K_published"
+    (file,) = (tmp_path / "comparison").glob("comparison_AGIQA-3K_published_*.md")
+    stem = file.with_suffix("")
     for suffix in (".md", ".tex", ".csv", ".json", ".html", ".png"):
         assert stem.with_suffix(suffix).stat().st_size > 100
+    write_comparison([read_tested_run(folder) for folder in folders[::-1]], tmp_path / "comparison")
+    assert len(list((tmp_path / "comparison").glob("*.md"))) == 2
     assert r"se\_ed" in stem.with_suffix(".tex").read_text()
     assert len(json.loads(stem.with_suffix(".json").read_text())["differences"]) == 4
 

@@ -89,6 +89,10 @@ def test_torchmetrics_gets_the_means_of_all_updates(clip, pictures):
     table = scorer.score_many(images, [*PROMPTS[:2], None])
     for dimension, value in metric.compute().items():
         assert value.item() == pytest.approx(table[dimension].mean(), abs=1e-5)  # pandas leaves out what is missing
+    twin = metric.clone()
+    assert twin.compute()["quality"] == metric.compute()["quality"]
+    twin.update(images[:1], PROMPTS[:1])
+    assert twin.compute()["quality"] != metric.compute()["quality"]
     figure, _ = metric.plot()
     assert figure.axes
     metric.reset()

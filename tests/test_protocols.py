@@ -99,7 +99,7 @@ def test_tested_runs_are_compared_and_left_beside_them(trained, capsys):
     out = capsys.readouterr().out
     assert "**Differences to own**" in out
     assert re.search(r"\| again +\| quality +\| SRCC +\| \+0.0000 +\| – +\| – +\| one fold tells nothing", out)
-    assert (trained / "runs" / "comparison" / "comparison_custom_random-image.html").exists()
+    assert len(list((trained / "runs" / "comparison").glob("comparison_custom_random-image_*.html"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,9 @@ def test_tested_runs_are_compared_and_left_beside_them(trained, capsys):
     [
         (["--compare", "runs/own"], "two or more folders"),
         (["--compare", "runs/own", "runs/own"], "runs/own is named twice"),
+        (["--compare", "runs/own", "runs/../runs/own"], "is named twice, or has another's name"),
         (["--compare", "runs/own", "runs/none"], "runs/none: no such run"),
+        (["--checkpoint", "runs/own/fold_01", "own.yaml"], r"trained on fold 1 of these.*say folds=\[1\]"),
         (["--compare", "runs/own", "runs/none", "--checkpoint", "x"], "two or more folders of runs, and nothing else"),
         (["--checkpoint", "nowhere", "own.yaml"], "nowhere: no readable checkpoint"),
     ],

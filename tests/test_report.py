@@ -8,11 +8,12 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mgs.evaluation.folds import measure_folds, summarise_folds
 from mgs.evaluation.page import Picture, order_images
-from mgs.evaluation.plots import bin_lengths
+from mgs.evaluation.plots import bin_lengths, draw_calibration
 from mgs.evaluation.report import Background, Protocol, write_report
 from mgs.evaluation.tables import MISSING, Table, literature_table, published_results, to_latex, to_markdown
 
@@ -164,17 +165,66 @@ def test_prompt_lengths_fall_into_ranges_that_hold_them():
 
 def test_published_results_on_the_same_folds_are_set_apart_and_the_best_is_marked_there_alone():
     summary = pd.DataFrame({"srcc": [0.89, 0.80], "plcc": [0.99, 0.1]}, index=["quality", "correspondence"])
-    table = literature_table(summary, "AGIQA-3K", "published", "published, 10 folds")
+    table = literature_table(summary, "AGIQA-3K", "published, 10 folds", same_folds=True)
     (_, same), (start, others) = table.groups
     assert (same, start) == ("On the same folds", 4)
     assert "not comparable" in others
     assert [row[0] for row in table.rows[:4]] == ["MGS, this run", "IPCE", "ACL-IQA", "LMM4LMM"]
     assert table.bold == {(2, 1), (0, 2), (3, 3), (3, 4)}  # of quality SRCC, PLCC, correspondence SRCC, PLCC
-    alone = literature_table(summary, "AGIQA-3K", "random-image", "random-image, 10 folds")
-    assert alone.groups[0] == (0, "This run")
-    assert alone.groups[1][0] == 1
+    alone = literature_table(summary, "AGIQA-3K", "random-image, 10 folds", same_folds=False)
+    assert [start for start, _ in alone.groups] == [0, 1, 4]
+    assert alone.groups[0][1] == "This run"
     assert alone.bold == frozenset()
-    assert literature_table(summary, "demo", "prompt-disjoint", "") is None
+    assert literature_table(summary, "demo", "", same_folds=False) is None
+
+
+@pytest.mark.parametrize(
+    ("folds", "protocol", "apart"),
+    [
+        (range(1, 11), PROTOCOL, False),
+        (range(1, 4), PROTOCOL, True),
+        (range(1, 11), Protocol("AGIQA-3K", "prompt-disjoint", "ViT-B/16", "float32"), True),
+        (range(1, 11), Protocol("AGIQA-3K", "published", "x", "float32", trained_on="AIGCIQA2023"), True),
+    ],
+)
+def test_only_a_run_on_all_published_folds_stands_among_those_that_were(tmp_path, folds, protocol, apart):
+    write_report(predictions(folds), protocol, tmp_path / "r", Background())
+    text = (tmp_path / "r" / protocol.file_name("table", ".md")).read_text(encoding="utf-8")
+    assert ("*This run*" in text) == apart
+    assert ("*On the same folds*" in text) != apart
+    if protocol.trained_on:
+        assert "trained on AIGCIQA2023" in text
+    if len(folds) == 3:
+        assert "3 of 10 folds" in text
+
+
+def test_a_report_under_another_protocol_replaces_the_one_before(tmp_path):
+    write_report(predictions((1,)), PROTOCOL, tmp_path / "r", Background())
+    (tmp_path / "r" / "notes.txt").write_text("mine")
+    other = Protocol("AGIQA-3K", "random-image", "ViT-B/16", "float32")
+    write_report(predictions((1,)), other, tmp_path / "r", Background())
+    left = {path.name for path in (tmp_path / "r").iterdir()}
+    assert "notes.txt" in left
+    assert not [name for name in left if "published" in name]
+
+
+def test_many_generators_are_drawn_as_a_few_and_the_rest(tmp_path):
+    table = predictions((1,), images=90)
+    generators = {name: f"folder {i % 40}" for i, name in enumerate(table["image"])}
+    write_report(table, PROTOCOL, tmp_path / "r", Background(generators=generators))
+    with Image.open(tmp_path / "r" / PROTOCOL.file_name("residuals_generator", ".png")) as plot:
+        assert plot.height < 3000
+
+
+def test_an_image_that_two_folds_test_narrows_no_interval():
+    table = predictions((1,), images=100)
+    twice = pd.concat([table, table.assign(fold=2, image=table["image"])], ignore_index=True)
+
+    def widths(predictions):
+        axes = draw_calibration(predictions).axes[0]
+        return [b.vertices[:, 1].max() - b.vertices[:, 1].min() for c in axes.collections for b in c.get_paths()]
+
+    assert np.mean(widths(twice)) == pytest.approx(np.mean(widths(table)), rel=0.05)
 
 
 def test_every_published_figure_has_a_protocol_and_a_source():
@@ -227,7 +277,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("width", "height"), [(1280, 900), (390, 844), (320, 600)], ids=["desktop", "phone", "small phone"]
+)
 def test_the_page_opens_in_a_browser_without_errors_requests_or_sideways_scrolling(report, width, height):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     page_file = report[0] / "report_AGIQA-3K_published.html"
@@ -243,6 +295,9 @@ def test_the_page_opens_in_a_browser_without_errors_requests_or_sideways_scrolli
         assert said == []
         assert [url for url in requests if not url.startswith("data:")] == [page_file.as_uri()]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        outside = """[...document.querySelectorAll(".card table")].filter(
+            table => table.getBoundingClientRect().right > table.closest(".card").getBoundingClientRect().right)"""
+        assert page.evaluate(f"{outside}.length") == 0
         broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
         assert broken == 0
         assert page.title().endswith("ViT-B/16, float32")

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from mgs.__main__ import app
 from mgs.runtime import UserError
 from mgs.scoring import jobs
-from mgs.scoring.scorer import COLUMNS, Scorer
+from mgs.scoring.score import COLUMNS
+from mgs.scoring.scorer import Scorer
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,8 +68,11 @@ def test_files_folders_and_patterns_give_rows_in_order(folder):
     (folder / "more" / "deep").mkdir(parents=True)
     for name in ("more/b.png", "more/deep/a.png"):
         (folder / name).write_bytes((folder / "1.png").read_bytes())
-    (folder / "more" / "notes.txt").write_text("no image")
-    rows = read(mgs("more", "2.png", "[45].png", "--prompt", "x").output)
+    for name in ("notes.txt", "film.mpg", "paper.pdf"):
+        (folder / "more" / name).write_text("no image")
+    result = mgs("more", "2.png", "[45].png", "--prompt", "x")
+    rows = read(result.stdout)
+    assert "scored by zero-shot clip.safetensors" in result.stderr
     assert [row["image"] for row in rows] == ["more/b.png", "more/deep/a.png", "2.png", "4.png", "5.png"]
     assert list(rows[0]) == COLUMNS
     for words in (["nothing*.png"], [folder / "more" / "empty"]):
@@ -108,6 +112,9 @@ def test_a_table_from_stdin_is_read_with_its_images_folder(folder):
     [
         ([], "name images, or a table"),
         (["1.png", "--table", "pairs.csv"], "one of the two"),
+        (["1.png", "--images", "x"], "leave it out, or name a --table"),
+        (["1.png", "--resume"], "continues an --out"),
+        (["1.png", "--out", "folder.csv"], "is a folder; name a file"),
         (["1.png", "--out", "scores.txt"], r"scores.txt: no such kind of output; end its name in \.csv"),
         (["1.png", "--set", "views.antialias=true"], "only device and precision can be set"),
         (["1.png", "--checkpoint", "x"], "leave out one of"),
@@ -118,6 +125,7 @@ def test_a_table_from_stdin_is_read_with_its_images_folder(folder):
     ],
 )
 def test_wrong_words_are_one_line(folder, words, told):
+    (folder / "folder.csv").mkdir()
     result = mgs(*words)
     assert isinstance(result.exception, UserError), result.output
     assert re.search(told, str(result.exception)), str(result.exception)
@@ -160,6 +168,55 @@ def note(pairs, scored):
     for pair in pairs:
         scored.append(pair)
         yield pair
+
+
+def test_a_job_on_other_images_of_the_same_names_is_another_job(folder):
+    (folder / "other").mkdir()
+    for i in range(10):
+        (folder / "other" / f"{i}.png").write_bytes((folder / "9.png").read_bytes())
+    scorer = Scorer.zero_shot("clip.safetensors")
+    items = jobs.read_items("pairs.csv", folder, None)
+    job = json.dumps({"job": jobs.fingerprint(items, scorer, None)})
+    (folder / "o.csv.partial").write_text(job + "\n")
+    refused = mgs("--table", "pairs.csv", "--images", "other", "--out", "o.csv", "--resume")
+    assert "of another job" in str(refused.exception)
+    assert mgs("--table", "pairs.csv", "--images", folder, "--out", "o.csv", "--resume").exit_code == 0
+
+
+def test_a_mistake_in_the_style_leaves_nothing_that_blocks_the_corrected_command(folder):
+    assert "choose of" in str(mgs("0.png", "--out", "o.csv", "--prompt-style", "keyword").exception)
+    assert mgs("0.png", "--out", "o.csv", "--prompt-style", "keywords").exit_code == 0
+
+
+def test_odd_prompts_and_names_come_back_as_they_went_in(folder):
+    odd = ["c\rd", 'a "b", c', "x\ny", "=1+1", "猫"]
+    with (folder / "odd.csv").open("w", newline="") as stream:
+        csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([["image", "prompt"], *[["0.png", p] for p in odd]])
+    assert mgs("--table", "odd.csv", "--out", "o.csv").exit_code == 0
+    assert pd.read_csv(folder / "o.csv")["prompt"].tolist() == odd
+    (folder / "n").mkdir()
+    os.symlink(folder / "0.png", os.fsencode(folder / "n") + b"/b\xff.png")
+    assert mgs("n", "--out", "n.csv").exit_code == 0
+    assert len(read((folder / "n.csv").read_text())) == 1
+    (folder / "nul.csv").write_bytes(b"image,prompt\na\0b.png,x\n0.png,y\n")
+    assert mgs("--table", "nul.csv", "--out", "o.jsonl").exit_code == 1
+    statuses = [json.loads(line)["status"][:5] for line in (folder / "o.jsonl").read_text().splitlines()]
+    assert statuses == ["error", "ok: z"]
+
+
+def test_blank_lines_from_stdin_are_no_rows(folder):
+    result = mgs("--table", "-", "--out", "o.csv", stdin="image,prompt\n1.png,x\n\n2.png,y\n\n")
+    assert result.exit_code == 0, result.output
+    assert len(read((folder / "o.csv").read_text())) == 2
+
+
+def test_parquet_columns_have_one_type_whatever_they_hold(folder):
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    mgs("0.png", "--out", "a.parquet")
+    mgs("0.png", "--prompt", "x", "--out", "b.parquet")
+    one, other = (pq.read_schema(folder / f"{name}.parquet").remove_metadata() for name in "ab")
+    assert one.equals(other)
+    assert str(one.field("overall").type) == "double"
 
 
 def test_a_job_killed_before_its_first_line_begins_anew(folder):

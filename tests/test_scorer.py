@@ -101,6 +101,23 @@ def test_paths_pictures_arrays_and_tensors_of_one_image_score_alike(trained, sco
         assert scorer.score(image, "a wall") == dataclasses.replace(expected), name
 
 
+def test_one_picture_in_many_places_is_decoded_once_and_right(scorer, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "big.png")
+    expected = scorer.score(tmp_path / "big.png", "a wall").quality
+    picture = Image.open(tmp_path / "big.png")  # not decoded yet
+    table = scorer.score_many([picture] * 8, ["a wall"] * 8)
+    assert table["status"].tolist() == ["ok"] * 8
+    np.testing.assert_allclose(table["quality"], expected, atol=1e-5)
+
+
+def test_a_batch_is_as_large_as_asked_for(trained, scorer, monkeypatch):
+    sizes, run = [], Scorer.run_together
+    monkeypatch.setattr(Scorer, "run_together", lambda self, p, *a: sizes.append(len(p)) or run(self, p, *a))
+    scorer.score_many([trained / "0.png"] * 20, batch_size=12)
+    assert sizes == [12, 8]
+
+
 def make_modes(folder):
     """One picture in every mode and shape that Pillow knows and people have."""
     rng = np.random.default_rng(0)
@@ -204,6 +221,8 @@ def test_images_are_ranked_best_first(trained, scorer):
     paths = [trained / f"{i}.png" for i in range(6)]
     table = scorer.rank(paths, "a grey wall")
     assert table["correspondence"].is_monotonic_decreasing
+    assert "correspondence" not in scorer.rank(paths, " ").dropna(axis=1)  # a blank prompt is none
+    assert scorer.rank(paths, " ")["quality"].is_monotonic_decreasing
     assert scorer.rank(paths, by="quality")["quality"].is_monotonic_decreasing
     with pytest.raises(ValueError, match="this scorer gives quality, correspondence"):
         scorer.rank(paths, by="overall")

@@ -46,6 +46,14 @@ def test_exported_scores_equal_the_scorers_on_images_of_any_size(scorer, exporte
     assert check_parity(scorer, exported, pairs) < PARITY / 10
 
 
+def test_16_bit_grey_and_blank_prompts_are_read_alike(scorer, exported, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 65536, (600, 520), dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "grey.png")
+    assert check_parity(scorer, exported, [(tmp_path / "grey.png", "a wall"), (tmp_path / "grey.png", " ")]) < PARITY
+    with pytest.raises(UserError, match="no such file"):
+        check_parity(scorer, exported, [(tmp_path / "none.png", "a wall")])
+
+
 def test_real_images_score_alike_by_onnx(scorer, exported, shared):
     images = sorted((shared / "agiqa3k" / "images").iterdir())[::500]
     assert check_parity(scorer, exported, [(path, "a photo, of a thing") for path in images]) < PARITY / 10

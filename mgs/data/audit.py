@@ -22,7 +22,7 @@ from mgs.data.splits import Fold, fold_numbers, read_fold
 SAME_MOS = 1e-6  # the published folds write one MOS with differing last digits
 FIRST_NAMED, MOST_NAMED = 3, 50  # of what a finding counts; of bad files
 PAIRS = (("train", "test"), ("val", "test"), ("train", "val"))
-LIKE_MISSING = {"", "none", "null", "na", "n/a", "nan"}  # prompts that table readers turn into missing values
+LIKE_MISSING = {"none", "null", "na", "n/a", "nan"}  # prompts that table readers turn into missing values
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ def audit(folds: Sequence[Fold], bad: Mapping[Path, str] | None = None) -> list[
     return sorted(findings, key=lambda finding: ("leak", "flaw", "note").index(finding.kind))
 
 
-def audit_dataset(data: DataConfig) -> list[Finding]:
-    """`audit` of all folds that `data` names, once every image has been decoded; nothing is kept."""
+def audit_dataset(data: DataConfig, requested: Sequence[int] = ()) -> tuple[str, list[Finding]]:
+    """The folds' protocol, and `audit` of those requested, or of all, once every image has been decoded."""
     lenient = replace(data, on_bad_image="skip")
-    folds = [read_fold(lenient, number) for number in fold_numbers(lenient, [])]
+    folds = [read_fold(lenient, number) for number in fold_numbers(lenient, requested)]
     paths = (sample.image for fold in folds for subset in SUBSETS for sample in getattr(fold, subset))
     bad = ImageCache(Path(data.cache_folder)).fill(paths, place="off", device=torch.device("cpu"))
-    return audit(folds, bad)
+    return folds[0].protocol, audit(folds, bad)
 
 
 def find_shared_images(rows: Sequence[Row]) -> list[Finding]:
@@ -177,12 +177,12 @@ def find_shared_prompts(rows: Sequence[Row], protocols: Mapping[int, str]) -> li
     for one, other in PAIRS:
         whole, broken, some = [], [], []
         for fold, subsets in by_fold(rows).items():
-            first, second = ({normalise_prompt(row.sample.prompt) for row in subsets[s]} for s in (one, other))
+            first, second = ({normalise_prompt(row.sample.prompt) for row in subsets[s]} - {""} for s in (one, other))
             shared = first & second
             share = f"fold {fold}: {len(shared)} of {len(second)}"
             if shared and protocols[fold] == "prompt-disjoint":
                 broken.append(share)
-            elif shared == second and (one, other) == PAIRS[0]:
+            elif shared and shared == second and (one, other) == PAIRS[0]:
                 whole.append(share)
             elif shared:
                 some.append(share)

@@ -74,7 +74,8 @@ def group_samples(samples: Sequence[Sample], protocol: str) -> list[list[int]]:
             parent[root(name)] = root(f"file {contents[sample.image]}")
     if protocol == "prompt-disjoint":
         for name, sample in zip(names, samples, strict=True):
-            parent[root(name)] = root(f"prompt {normalise_prompt(sample.prompt)}")
+            if prompt := normalise_prompt(sample.prompt):
+                parent[root(name)] = root(f"prompt {prompt}")
     groups: dict[str, list[int]] = {}
     for i in sorted(range(len(samples)), key=lambda i: content_key(samples[i])):
         groups.setdefault(root(names[i]), []).append(i)

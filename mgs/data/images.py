@@ -44,6 +44,8 @@ def read_bytes(path: Path) -> bytes:
         raise BadImage(f"{path}: no such file") from None
     except OSError as error:
         raise BadImage(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a name with a zero byte
+        raise BadImage(f"{str(path)!r}: cannot be read ({error})") from None
 
 
 def content_ids(paths: Iterable[Path]) -> dict[Path, str]:

@@ -26,6 +26,11 @@ def read_rows(path: Path) -> list[Row]:
         raise UserError(f"{path}: no such file; {README}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the file") from None
+    return without_blank(rows)
+
+
+def without_blank(rows: list[Row]) -> list[Row]:
+    """The rows that have something in them."""
     return [(line, cells) for line, cells in rows if any(map(str.strip, cells))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -138,7 +139,9 @@ def write_comparison(runs: Sequence[TestedRun], folder: Path) -> str:
     """Write the comparison's tables, plot and page into `folder`; returns its tables as text."""
     figures, differences, folds = compare_runs(runs)
     record = runs[0].record
-    stem = f"comparison_{record['dataset']}_{record['protocol']}"
+    names = [run.name for run in runs]
+    mark = hashlib.sha256("|".join(names).encode()).hexdigest()[:6]  # another comparison is another file
+    stem = f"comparison_{record['dataset']}_{record['protocol']}_{mark}"
     title = f"{record['dataset']}, protocol {record['protocol']}, folds {', '.join(map(str, folds))}: {len(runs)} runs"
     apart = sorted({int(fold) for run in runs for fold in run.predictions["fold"]} - set(folds))
     left_out = (
@@ -156,7 +159,7 @@ def write_comparison(runs: Sequence[TestedRun], folder: Path) -> str:
         ".md": text,
         ".tex": "\n".join(map(to_latex, tables)),
         ".csv": differences.to_csv(index=False),
-        ".html": render_page(title, tables, {"Differences": [plot]}, {}, {"Runs": [run.name for run in runs]}),
+        ".html": render_page(title, tables, {"Differences": [plot]}, {}, {"Runs": names}),
     }
     for suffix, content in contents.items():
         with whole_file(folder / f"{stem}{suffix}") as path:

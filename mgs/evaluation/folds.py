@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from mgs.config import DIMENSIONS
-from mgs.evaluation.metrics import METRICS, measure, plcc_interval, srcc_interval
+from mgs.evaluation.metrics import METRICS, RANGES, measure, plcc_interval, srcc_interval
 
 CONFIDENCE = 0.95
 
@@ -63,7 +63,7 @@ def summarise_folds(per_fold: pd.DataFrame) -> pd.DataFrame:
         rows[str(dimension)] = {"folds": len(part)}
         for metric in METRICS:
             values = part[metric].to_numpy(np.float64)
-            low, high = mean_interval(values)
+            low, high = np.clip(mean_interval(values), *RANGES[metric]).tolist()
             spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
             ends = {f"{metric}_low": low, f"{metric}_high": high}
             rows[str(dimension)] |= {metric: float(values.mean()), f"{metric}_sd": spread, **ends}

@@ -13,6 +13,8 @@ from scipy import optimize, special, stats
 
 Vector = NDArray[np.float64]
 FIT_PARAMETERS = 4
+FEW, STARTS = 100, 3  # images, and starting points of the fit
+ROUNDING = 1e-12  # a correlation so near 0, or to 1, is one
 Z95 = 1.959963984540054  # a standard normal variable lies within this in 95 of 100 cases
 
 
@@ -76,6 +78,11 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "rmse_fitted": rmse_fitted,
     "pair_accuracy": pair_accuracy,
 }
+RANGES = {  # lowest and highest that there can be
+    **dict.fromkeys(("srcc", "plcc", "krcc", "plcc_fitted"), (-1.0, 1.0)),
+    **dict.fromkeys(("rmse", "rmse_fitted"), (0.0, math.inf)),
+    "pair_accuracy": (0.0, 1.0),
+}
 TITLES = {  # as tables head them
     "srcc": "SRCC",
     "plcc": "PLCC",
@@ -121,7 +128,7 @@ def fit_logistic(prediction: ArrayLike, mos: ArrayLike) -> Logistic | None:
         return None
     centre, scale = x.mean(), x.std()
     z = (x - centre) / scale
-    direction = -1.0 if (z * (y - y.mean())).sum() < 0 else 1.0
+    direction = -1.0 if np.corrcoef(z, y)[0, 1] < -ROUNDING else 1.0
 
     def ends(at: tuple[float, float]) -> tuple[float, float]:  # b1 and b2 are a regression, given the other two
         step = special.expit((z - at[0]) / np.exp(at[1]))
@@ -135,10 +142,18 @@ def fit_logistic(prediction: ArrayLike, mos: ArrayLike) -> Logistic | None:
     def errors(at: tuple[float, float]) -> Vector:
         return Logistic(*ends(at), at[0], np.exp(at[1]))(z) - y
 
-    grid = itertools.product(np.linspace(-3, 3, 13), np.log(np.geomspace(0.03, 100, 12)))
-    best = min(grid, key=lambda at: float((errors(at) ** 2).sum()))
-    low, high = [-4.0, math.log(0.02)], [4.0, math.log(100.0) + 1e-9]
-    found = optimize.least_squares(errors, best, bounds=(low, high), xtol=1e-10, ftol=1e-12, gtol=1e-12, max_nfev=200)
+    def error(at: tuple[float, float]) -> float:
+        return float((errors(at) ** 2).sum())
+
+    middles = np.linspace(-3, 3, 13)
+    if len(z) <= FEW:  # a steep step may fall between any two predictions
+        ordered = np.unique(z)
+        middles = np.concatenate([middles, np.clip((ordered[1:] + ordered[:-1]) / 2, -3.99, 3.99)])
+    starts = sorted(itertools.product(middles, np.log(np.geomspace(0.021, 99, 13))), key=error)[:STARTS]
+    bounds = ([-4.0, math.log(0.02)], [4.0, math.log(100.0)])
+    precise = {"xtol": 1e-10, "ftol": 1e-12, "gtol": 1e-12, "max_nfev": 100}
+    fits = [optimize.least_squares(errors, start, bounds=bounds, **precise) for start in starts]
+    found = min(fits, key=lambda fit: float(fit.cost))
     b1, b2 = ends(found.x)
     return Logistic(float(b1), float(b2), float(found.x[0] * scale + centre), float(np.exp(found.x[1]) * scale))
 
@@ -146,7 +161,8 @@ def fit_logistic(prediction: ArrayLike, mos: ArrayLike) -> Logistic | None:
 def srcc_interval(coefficient: float, count: int) -> tuple[float, float]:
     """95 % interval of an SRCC over `count` images, by Fisher's z with Bonett and Wright's variance (2000).
 
-    It tells how far another draw of as many images could move the figure; NaN for fewer than four.
+    It tells how far another draw of as many images could move the figure; NaN for fewer than four, and for a perfect
+    figure, which says nothing of its spread.
     """
     return fisher_interval(coefficient, count, 1 + coefficient**2 / 2)
 
@@ -158,11 +174,10 @@ def plcc_interval(coefficient: float, count: int) -> tuple[float, float]:
 
 def fisher_interval(coefficient: float, count: int, variance: float) -> tuple[float, float]:
     """The interval whose ends are symmetric about artanh(coefficient), whose variance is `variance` / (count - 3)."""
-    if count <= 3 or math.isnan(coefficient):
+    if count <= 3 or math.isnan(coefficient) or abs(coefficient) > 1 - ROUNDING:
         return math.nan, math.nan
     reach = Z95 * math.sqrt(variance / (count - 3))
-    with np.errstate(divide="ignore"):
-        centre = np.arctanh(coefficient)  # infinite at -1 and 1, which have no spread
+    centre = np.arctanh(coefficient)
     return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))
 
 

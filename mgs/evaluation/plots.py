@@ -56,7 +56,9 @@ def draw_calibration(predictions: pd.DataFrame) -> Figure:
     for dimension in dimensions_in(predictions):
         predicted, mos = predictions[f"{dimension}_pred"], predictions[f"{dimension}_mos"]
         group = pd.qcut(predicted.rank(method="first"), min(BINS, len(predicted)), labels=False)
-        means, errors = mos.groupby(group).mean(), mos.groupby(group).sem().fillna(0.0)
+        means = mos.groupby(group).mean()
+        images = predictions["image"].groupby(group).nunique()  # one that several folds test is no further evidence
+        errors = (mos.groupby(group).std() / np.sqrt(images)).fillna(0.0)
         colour, marker = LOOKS[dimension]
         centres = predicted.groupby(group).mean()
         axes.errorbar(

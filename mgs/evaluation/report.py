@@ -30,7 +30,9 @@ CONVENTIONS = (
     "images; pairs: share of image pairs in the order of their MOS."
 )
 ONE_FOLD = "The 95 % interval is over other test images (Fisher's z); another split or seed may move the figures more."
-FOLDS = "SD is over folds. The 95 % interval is of their mean (Student's t); folds share images, so it is narrow."
+FOLDS = "SD is over folds. The 95 % interval is of their mean (Student's t), as if folds shared no images."
+PUBLISHED_FOLDS = 10
+MOST_GENERATORS = 12  # in a plot; the rest are taken together
 DRAWINGS = "These figures are about generated drawings, not about real AI-generated images."
 
 
@@ -43,6 +45,7 @@ class Protocol:
     backbone: str
     precision: str
     notes: tuple[str, ...] = ()
+    trained_on: str = ""  # another dataset, where that is what the checkpoint comes from
 
     def title(self, per_fold: pd.DataFrame) -> str:
         """The protocol in one line, with the folds and images that count."""
@@ -76,6 +79,7 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path, ba
 
     `predictions` has the columns fold, image, prompt, <dimension>_mos and <dimension>_pred.
     """
+    remove_others(folder, protocol)
     per_fold = measure_folds(predictions)
     per_fold["train_images"] = per_fold["fold"].map(background.train_images)
     summary = summarise_folds(per_fold)
@@ -121,6 +125,14 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path, ba
     return "\n".join(to_markdown(tables[name]) for name in ("folds", "summary") if name in tables)
 
 
+def remove_others(folder: Path, protocol: Protocol) -> None:
+    """Remove what an earlier test of the run, under another dataset's or protocol's name, left in its report folder."""
+    for record in folder.glob("metrics_*.json"):
+        if record.name != protocol.file_name("metrics", ".json"):
+            for path in folder.glob(f"*{record.stem.removeprefix('metrics')}.*"):
+                path.unlink()
+
+
 def make_tables(
     per_fold: pd.DataFrame, summary: pd.DataFrame, protocol: Protocol, title: str, repeats: Mapping[int, int]
 ) -> dict[str, Table]:
@@ -129,8 +141,12 @@ def make_tables(
     repeated = [f"Fold {one} tests the same images as fold {two} and is not counted." for one, two in repeats.items()]
     notes = [CONVENTIONS, FOLDS if folds > 1 else ONE_FOLD, *repeated, *protocol.notes]
     tables = {"summary": summary_table(per_fold, summary, title, notes)}
-    own = f"{protocol.protocol}, {folds} fold{'s' * (folds != 1)}, epoch chosen on val, backbone {protocol.backbone}"
-    if literature := literature_table(summary, protocol.dataset, protocol.protocol, own):
+    of_ten = f" of {PUBLISHED_FOLDS}" if protocol.protocol == "published" and folds < PUBLISHED_FOLDS else ""
+    own = f"{protocol.protocol}, {folds}{of_ten} fold{'s' * (folds != 1)}, epoch chosen on val, "
+    own += f"backbone {protocol.backbone}" + (f", trained on {protocol.trained_on}" if protocol.trained_on else "")
+    all_of_them = protocol.protocol == "published" and per_fold["fold"].nunique() == PUBLISHED_FOLDS
+    same_folds = all_of_them and not protocol.trained_on
+    if literature := literature_table(summary, protocol.dataset, own, same_folds=same_folds):
         tables["literature"] = literature
     if per_fold["fold"].nunique() > 1:
         tables["folds"] = fold_table(per_fold, f"{title}, by fold")
@@ -140,7 +156,8 @@ def make_tables(
 def draw_sections(
     predictions: pd.DataFrame, per_fold: pd.DataFrame, summary: pd.DataFrame, background: Background, label: str
 ) -> dict[str, list[Plot]]:
-    """The page's plots by heading; `label` stands on each."""
+    """The page's plots by heading; `label` stands on each. Test sets that repeat are drawn once."""
+    predictions = predictions[~predictions["fold"].isin(find_repeats(predictions))]
 
     def make_plot(name: str, figure: Figure, text: str) -> Plot:
         return Plot(name, png_bytes(figure, label), text)
@@ -162,6 +179,8 @@ def draw_sections(
         )
     ]
     generators = predictions["image"].map(lambda name: background.generators.get(name) or "unknown")
+    largest = generators.value_counts().index[:MOST_GENERATORS]
+    generators = generators.where(generators.isin(largest), "others")
     if generators.nunique() > 1:
         figure = draw_residuals(predictions, generators, "generator")
         text = "Prediction minus MOS by generator; box: quartiles, line: 5 to 95 % of the images, tick: median"

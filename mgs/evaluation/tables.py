@@ -77,10 +77,11 @@ def published_results(dataset: str) -> list[dict[str, str]]:
     return [row for row in csv.DictReader(text.splitlines()) if row["dataset"] == dataset]
 
 
-def literature_table(summary: pd.DataFrame, dataset: str, protocol: str, own: str) -> Table | None:
-    """This run among the literature's figures, those on the same folds set apart; None where there are none.
+def literature_table(summary: pd.DataFrame, dataset: str, own: str, *, same_folds: bool) -> Table | None:
+    """This run among the literature's figures; None where there are none on the dataset.
 
-    `own` says of this run what `protocol` says of the others. The best is marked among those on the same folds alone.
+    `own` says of this run what `protocol` says of the others. `same_folds`: it was trained and tested on all ten of the
+    published folds, so that it stands among those that were, and the best of them is marked.
     """
     published = published_results(dataset)
     dimensions = [str(d) for d in summary.index if any(row["dimension"] == d for row in published)]
@@ -92,16 +93,22 @@ def literature_table(summary: pd.DataFrame, dataset: str, protocol: str, own: st
     for row in published:
         key = (row["folds"], row["method"], row["protocol"], row["source"])
         methods.setdefault(key, {}).update({(row["dimension"], m): row[m] for m in ("srcc", "plcc")})
-    same, others = [ours], list[list[str]]()
+    rows: dict[str, list[list[str]]] = {"published": [], "other": []}
     for (folds, method, how, source), figures in methods.items():
-        cells = [method, *(figures.get(column, MISSING) for column in columns), how, source]
-        (same if folds == protocol else others).append(cells)
-    groups = [(0, "On the same folds" if len(same) > 1 else "This run")]
-    if others:
-        groups.append((len(same), "On other images or folds: not comparable to the last digits"))
+        rows[folds].append([method, *(figures.get(column, MISSING) for column in columns), how, source])
+    if same_folds:
+        parts = {"On the same folds": [ours, *rows["published"]]}
+    else:
+        parts = {"This run": [ours], "On the ten published folds": rows["published"]}
+    parts["On other images or folds: not comparable to the last digits"] = rows["other"]
+    groups, together = [], list[list[str]]()
+    for heading, members in parts.items():
+        if members:
+            groups.append((len(together), heading))
+            together += members
     header = ["method", *(f"{dimension} {TITLES[m]}" for dimension, m in columns), "protocol", "source"]
-    bold = mark_best(same, range(1, 1 + len(columns))) if len(same) > 1 else frozenset()
-    return Table(f"{dataset}: this run and the literature", header, same + others, bold, tuple(groups))
+    bold = mark_best(parts["On the same folds"], range(1, 1 + len(columns))) if same_folds else frozenset()
+    return Table(f"{dataset}: this run and the literature", header, together, bold, tuple(groups))
 
 
 def mark_best(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> frozenset[tuple[int, int]]:

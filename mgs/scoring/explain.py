@@ -16,7 +16,8 @@ from mgs.model.mgs import TOP_PATCHES, Similarities
 from mgs.model.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
 from mgs.runtime import UserError, autocast
 from mgs.scoring.inputs import ImageInput, as_prompt, load_image
-from mgs.scoring.scorer import Score, Scorer
+from mgs.scoring.score import Score
+from mgs.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)

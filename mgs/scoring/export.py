@@ -106,7 +106,8 @@ def check_parity(scorer: Scorer, folder: Path, pairs: Sequence[tuple[Path, str]]
     exported = OnnxScorer(folder)
     worst = 0.0
     for path, prompt in pairs:
-        found, expected = exported.score(path, prompt), scorer.score(path, prompt)
+        expected = scorer.score(path, prompt)
+        found = exported.score(path, prompt)
         worst = max([worst, *(abs(value - getattr(expected, name)) for name, value in found.items())])
     if worst > PARITY:
         raise UserError(f"{folder}: exported scores are off by up to {worst:.4f}, more than {PARITY}; do not use them")

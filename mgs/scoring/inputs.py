@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from mgs.data.images import BadImage, decode_image, read_bytes, to_tensor
 from mgs.runtime import UserError
 
 ImageInput: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
+PILLOW = threading.Lock()  # Pillow decodes when first asked, and one image may be given to several threads
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 
 
@@ -28,7 +30,8 @@ def load_image(image: ImageInput) -> tuple[Tensor, str]:
         path = Path(image)
         return decode_image(data := read_bytes(path), path), describe_frames(data)
     if isinstance(image, Image.Image):
-        return to_tensor(image, "the image"), ""
+        with PILLOW:
+            return to_tensor(image, "the image"), ""
     if isinstance(image, Tensor):
         image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.detach().cpu().numpy()
         if image.ndim == 3:

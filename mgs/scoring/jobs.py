@@ -17,12 +17,15 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from mgs.data.tables import decode_csv, read_rows
+from mgs.config import DIMENSIONS
+from mgs.data.tables import decode_csv, read_rows, without_blank
 from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
 from mgs.runtime import UserError, whole_file
-from mgs.scoring.scorer import COLUMNS, ERROR, Score, Scorer
+from mgs.scoring.score import COLUMNS, ERROR, Score
+from mgs.scoring.scorer import Scorer
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+NO_PICTURES = {".mpg", ".mpeg", ".pdf", ".eps", ".ps"}  # Pillow knows of them, and they are no pictures
 PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job
 
 LEVEL_WORDS = {  # what the five levels are called, worst first
@@ -44,7 +47,7 @@ class Item:
 
 def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
     """Files, folders (all images below, by suffix) and patterns, in order, all with one prompt."""
-    suffixes = {suffix.lower() for suffix in Image.registered_extensions()}
+    suffixes = {s.lower() for s, kind in Image.registered_extensions().items() if kind in Image.OPEN} - NO_PICTURES
     items = []
     for word in words:
         path = Path(word)
@@ -53,7 +56,7 @@ def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
             if not found:
                 raise UserError(f"{path}: no image in this folder; name another, or the files themselves")
         elif glob.has_magic(word) and not path.exists():
-            found = sorted(map(Path, glob.glob(word, recursive=True)))
+            found = sorted(p for p in map(Path, glob.glob(word, recursive=True)) if not p.is_dir())
             if not found:
                 raise UserError(f"{word}: no file fits this pattern; quote it if the shell changes it")
         else:
@@ -67,7 +70,7 @@ def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item
 
     Image paths begin at `folder`, by default at the table's own. `prompt` is for rows of a table without that column.
     """
-    rows = decode_csv(sys.stdin.buffer.read(), Path("stdin")) if table == "-" else read_rows(Path(table))
+    rows = without_blank(decode_csv(sys.stdin.buffer.read(), Path("stdin"))) if table == "-" else read_rows(Path(table))
     root = folder or (Path() if table == "-" else Path(table).parent)
     if not rows:
         raise UserError(f"{table}: empty; it must hold a header with a column image, and rows")
@@ -95,6 +98,7 @@ def run_job(
     was not asked to be resumed, and for one of another job.
     """
     check_output(out)
+    style = scorer.check_style(style)
     partial = out.with_name(out.name + PARTIAL)
     job = {"job": fingerprint(items, scorer, style)}
     done, failed = open_partial(partial, job, resume=resume)
@@ -105,7 +109,7 @@ def run_job(
         try:
             for item, score in zip(bar, scores, strict=True):
                 failed += score.failed
-                stream.write(json.dumps(as_row(item, score), ensure_ascii=False) + "\n")
+                stream.write(json.dumps(as_row(item, score)) + "\n")
                 stream.flush()
         except KeyboardInterrupt:
             tqdm.write(f"{partial}: what was scored is kept; --resume goes on from there", file=sys.stderr)
@@ -142,6 +146,8 @@ def check_output(out: Path) -> None:
         raise UserError(f"{out}: no such kind of output; end its name in {', '.join(SUFFIXES)}")
     if out.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
         raise UserError(f"{out}: Parquet needs pyarrow: run pip install pyarrow, or write .csv or .jsonl")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; name a file")
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -149,7 +155,7 @@ def fingerprint(items: Iterable[Item], scorer: Scorer, style: str | None) -> str
     """What makes two jobs the same job: images, prompts, and what scores them how."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps([item.image, item.prompt]).encode())
+        digest.update(json.dumps([item.image, str(item.path.absolute()), item.prompt]).encode())
     digest.update(json.dumps([scorer.fingerprint, style or scorer.prompt_style, str(scorer.pipeline.dtype)]).encode())
     return digest.hexdigest()
 
@@ -182,9 +188,11 @@ def read_partial(partial: Path) -> Iterator[dict[str, Any]]:
 def write_rows(rows: Iterator[dict[str, Any]], path: Path, suffix: str) -> None:
     """Write rows in the format that the suffix names; numbers to the last digit, what is missing left empty."""
     if suffix == ".parquet":
-        pd.DataFrame(rows, columns=COLUMNS).to_parquet(path, index=False)
+        types = {column: "float64" if column in DIMENSIONS else "string" for column in COLUMNS}
+        pd.DataFrame(rows, columns=COLUMNS).astype(types).to_parquet(path, index=False)
         return
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    # a file's name may hold bytes that are no text
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         if suffix == ".jsonl":
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         else:
@@ -193,6 +201,7 @@ def write_rows(rows: Iterator[dict[str, Any]], path: Path, suffix: str) -> None:
 
 def write_csv(rows: Iterable[dict[str, Any]], stream: TextIO) -> None:
     """Write rows as CSV with the header of `COLUMNS`."""
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    # all text is quoted: with "\n" as line end, the writer would leave a "\r" in a prompt bare
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     writer.writerows(rows)

@@ -123,6 +123,7 @@ def make_score_class() -> Any:
             """The means, or `value`, one or several results of `compute`, drawn: a figure and its axes."""
             return self._plot(value, axes)
 
+    MGSScore.__qualname__ = "MGSScore"
     return MGSScore
 
 

@@ -1,6 +1,7 @@
 """Score with onnxruntime alone, without torch: `python -m mgs.scoring.onnx_scorer FOLDER IMAGE --prompt TEXT`.
 
-What `mgs export` wrote into FOLDER is all it needs beside numpy, Pillow, onnxruntime and CLIP's tokenizer.
+What `mgs export` wrote into FOLDER is all it needs beside numpy, Pillow, onnxruntime and CLIP's tokenizer. It trusts
+its images: damage that Pillow passes over, such as a JPEG cut off, is found by `mgs score` alone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class OnnxScorer:
         views = cut_views(read_pixels(path), self.recipe["size"])[None]  # (1, 10, 3, S, S)
         (embeddings,), (quality,), (authenticity,) = self.images.run(None, {self.images.get_inputs()[0].name: views})
         scores = {"quality": float(quality), "authenticity": float(authenticity)}
-        if prompt is not None:
+        if prompt and prompt.strip():
             scores["correspondence"] = self.correspondence(embeddings, prompt)
             scores["overall"] = float(np.dot(self.recipe["fusion"], list(scores.values())))
         return {name: value for name, value in scores.items() if name in self.recipe["scored"]}
@@ -82,6 +83,8 @@ def read_pixels(path: Path) -> np.ndarray:
     """An image file as RGB, float32 on 0-1, (H, W, 3), the shorter side at least 512."""
     with Image.open(path) as file:
         picture = ImageOps.exif_transpose(file)
+        if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+            picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).astype(np.uint8))
         if picture.has_transparency_data:
             layer = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -121,7 +124,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("--prompt")
     args = parser.parse_args(argv)
-    print(json.dumps(OnnxScorer(args.folder).score(args.image, args.prompt)))
+    try:
+        print(json.dumps(OnnxScorer(args.folder).score(args.image, args.prompt)))
+    except OSError as error:  # of files that are not there, and pictures that are none
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -154,4 +154,4 @@ def render(figure: Figure, kind: str, *, dpi: int) -> bytes:
 
 def plain(text: str) -> str:
     """Text that matplotlib takes as it is, without reading mathematics into it."""
-    return text.replace("$", r"\$")
+    return text.encode("utf-8", "replace").decode().replace("$", r"\$")

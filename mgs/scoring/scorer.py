@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,36 +24,17 @@ from mgs.model.fragments import clean_prompt
 from mgs.model.mgs import MGS
 from mgs.runtime import UserError, file_sha256, is_out_of_memory, whole_file
 from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
+from mgs.scoring.score import COLUMNS, ERROR, OK, Score, failure
 from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint
 from mgs.training.pipeline import EVAL_BATCH, Pipeline
 
 if TYPE_CHECKING:
     from mgs.scoring.explain import Explanation
 
-OK, ERROR = "ok", "error: "
 ZERO_SHOT = "zero-shot, never trained on MOS"
 DRAWINGS = "trained on drawings"
 DECODERS = 4  # threads
 Pair = tuple[ImageInput, str | None]  # an image and its prompt
-
-
-@dataclass(frozen=True)
-class Score:
-    """One image's scores on MOS's 0-5 scale, higher is better, never clamped; None for what cannot be told."""
-
-    quality: float | None
-    authenticity: float | None
-    correspondence: float | None
-    overall: float | None
-    status: str  # "ok", perhaps with remarks after a colon; "error: ..." where nothing could be scored
-
-    @property
-    def failed(self) -> bool:
-        """Whether the image could not be scored."""
-        return self.status.startswith(ERROR)
-
-
-COLUMNS = ["image", "prompt", *(field.name for field in fields(Score))]
 
 
 class Scorer:
@@ -148,6 +129,7 @@ class Scorer:
 
     def rank(self, images: Sequence[ImageInput], prompt: str | None = None, *, by: str | None = None) -> pd.DataFrame:
         """Score images of one prompt, the best first: by correspondence where there is a prompt, else by quality."""
+        prompt = as_prompt(prompt)
         by = by or ("correspondence" if prompt and "correspondence" in self.scored else self.scored[0])
         if by not in self.scored:
             raise ValueError(f"by={by}: this scorer gives {', '.join(self.scored)}")
@@ -164,13 +146,13 @@ class Scorer:
         self, pairs: Iterable[Pair], *, batch_size: int | None = None, style: str | None = None
     ) -> Iterator[Score]:
         """The scores of images with their prompts, in order; the next images are decoded while these are scored."""
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: give 1 or more")
-        style = style or self.prompt_style
-        if style not in PROMPT_STYLES:
-            raise UserError(f"prompt style {style!r}: choose of {', '.join(PROMPT_STYLES)}")
+        if batch_size is not None:
+            if batch_size < 1:
+                raise UserError(f"batch_size={batch_size}: give 1 or more")
+            self.most = batch_size
+        style = self.check_style(style)
         iterator = iter(pairs)
-        size = batch_size or self.most
+        size = self.most
 
         def fetch(pool: ThreadPoolExecutor) -> tuple[list[Pair], Iterator[tuple[Tensor | None, str]]]:
             batch = list(itertools.islice(iterator, size))
@@ -183,6 +165,16 @@ class Scorer:
                 following = fetch(pool)
                 yield from self.score_loaded(loaded, [as_prompt(prompt) for _, prompt in batch], style)
                 batch, loading = following
+
+    def check_style(self, style: str | None) -> str:
+        """The style that prompts are read in; a name that is none is a `UserError`."""
+        style = style or self.prompt_style
+        if style not in PROMPT_STYLES:
+            raise UserError(f"prompt style {style!r}: choose of {', '.join(PROMPT_STYLES)}")
+        return style
+
+    def __deepcopy__(self, memo: dict) -> Scorer:
+        return self  # its weights never change, and its lock cannot be copied
 
     def score_loaded(
         self, loaded: Sequence[tuple[Tensor | None, str]], prompts: Sequence[str | None], style: str
@@ -239,8 +231,3 @@ class Scorer:
         ]
         said = "; ".join(filter(None, remarks))
         return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK)
-
-
-def failure(reason: str) -> Score:
-    """The score of an image that has none."""
-    return Score(None, None, None, None, f"{ERROR}{reason}")
