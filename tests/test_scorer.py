@@ -1,7 +1,9 @@
 """`Scorer`: the same scores by every door, for every kind of image, alone and in batches."""
 
 import dataclasses
+import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import test as testing
 import train as training
@@ -24,8 +28,6 @@ DIMENSIONS = ["quality", "correspondence"]
 @pytest.fixture(scope="module")
 def trained(own_set, tmp_path_factory):
     """The user's folder with a run that was trained and tested in it."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(own_set, folder, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -266,6 +268,17 @@ def test_a_zero_shot_scorer_marks_every_row(trained):
     assert table["status"].str.contains("zero-shot, never trained on MOS").all()
     assert table["authenticity"].notna().all()
     assert table["overall"].isna().all()
+
+
+def test_a_checkpoint_that_names_no_dimension_is_refused(trained, scorer, tmp_path):
+    file = trained / "runs/own/fold_01/best.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        metadata = json.loads(opened.metadata()["mgs"])
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    del metadata["val"]
+    save_file(tensors, tmp_path / "best.safetensors", metadata={"mgs": json.dumps(metadata)})
+    with pytest.raises(UserError, match="does not say which dimensions"):
+        Scorer.load(tmp_path)
 
 
 def test_a_checkpoint_is_found_by_file_fold_run_and_age(trained, scorer, tmp_path):

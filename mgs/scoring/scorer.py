@@ -62,7 +62,9 @@ class Scorer:
         """
         file = find_checkpoint(Path(path))
         checkpoint = load_checkpoint(file)
-        scored = [dimension for dimension in DIMENSIONS if dimension in checkpoint.metadata["val"]]
+        scored = [dimension for dimension in DIMENSIONS if dimension in checkpoint.metadata.get("val", {})]
+        if not scored:
+            raise UserError(f"{file}: does not say which dimensions it was trained on; train it again")
         machine = Config(device=device, precision=precision)
         scorer = cls(checkpoint.model, scored, checkpoint.config.views, machine)
         data = checkpoint.config.data
