@@ -152,10 +152,11 @@ def fit_logistic(prediction: ArrayLike, mos: ArrayLike) -> Logistic | None:
     starts = sorted(itertools.product(middles, np.log(np.geomspace(0.021, 99, 13))), key=error)[:STARTS]
     bounds = ([-4.0, math.log(0.02)], [4.0, math.log(100.0)])
     precise = {"xtol": 1e-10, "ftol": 1e-12, "gtol": 1e-12, "max_nfev": 100}
-    fits = [optimize.least_squares(errors, start, bounds=bounds, **precise) for start in starts]
-    found = min(fits, key=lambda fit: float(fit.cost))
-    b1, b2 = ends(found.x)
-    return Logistic(float(b1), float(b2), float(found.x[0] * scale + centre), float(np.exp(found.x[1]) * scale))
+    with np.errstate(invalid="ignore"):  # at a bound, scipy's step may be 0 / 0; such a fit is left out
+        fits = [optimize.least_squares(errors, start, bounds=bounds, **precise) for start in starts]
+    middle, width = min([*starts, *(fit.x for fit in fits if np.isfinite(fit.x).all())], key=error)
+    b1, b2 = ends((middle, width))
+    return Logistic(float(b1), float(b2), float(middle * scale + centre), float(np.exp(width) * scale))
 
 
 def srcc_interval(coefficient: float, count: int) -> tuple[float, float]:
