@@ -57,7 +57,8 @@ def rank_true_patches(scorer: Scorer, seed: tuple[int, int]) -> list[int]:
 
 def nearest_patch(explanation: Explanation, x: float, y: float) -> int:
     """The patch whose centre is nearest to a point of the drawing."""
-    centres = np.array(explanation.boxes) + PATCH_PIXELS / 2  # (P, 2), of drawings in their own size
+    corners = np.array([box[:2] for box in explanation.boxes])
+    centres = corners + PATCH_PIXELS / 2  # (P, 2), of drawings in their own size
     return int(((centres - (y, x)) ** 2).sum(1).argmin())
 
 

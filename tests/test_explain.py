@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from mgs import Scorer
 from mgs.__main__ import app
+from mgs.config import Config, ModelConfig, ViewsConfig
+from mgs.model.clip_backbone import load_backbone
 from mgs.model.mgs import MGS
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.runtime import UserError
@@ -72,6 +74,17 @@ def test_a_patch_score_is_what_an_image_of_such_patches_would_get(scorer, monkey
     assert explanation.patch_quality[4] != pytest.approx(explanation.score.quality, abs=1e-6)
 
 
+def test_without_patches_the_whole_image_is_the_one_patch(own_set, tmp_path):
+    clip = load_backbone(str(own_set / "clip.safetensors")).clip
+    scorer = Scorer(MGS(clip, ModelConfig(patches=False)), ["quality"], ViewsConfig(), Config(device="cpu"))
+    explanation = scorer.explain(grey_picture(), "a wall, with a door")
+    assert len(explanation.boxes) == len(explanation.patch_quality) == len(explanation.fragments[0].patches) == 1
+    assert explanation.patch_quality[0] == pytest.approx(explanation.score.quality, abs=1e-5)
+    heat = heatmap(explanation.fragments[0].patches, explanation.boxes, (600, 700))
+    assert np.unique(heat).size == 1
+    save_explanation(explanation, tmp_path / "why.png")
+
+
 def test_without_a_prompt_there_are_no_fragments(scorer, tmp_path):
     explanation = scorer.explain(grey_picture())
     assert explanation.fragments == []
@@ -81,7 +94,7 @@ def test_without_a_prompt_there_are_no_fragments(scorer, tmp_path):
 
 
 def test_a_heatmap_is_the_mean_of_the_patches_over_each_pixel():
-    heat = heatmap([1.0, 3.0], [(0, 0), (0, 100)], (400, 500))
+    heat = heatmap([1.0, 3.0], [(0, 0, 384), (0, 100, 384)], (400, 500))
     assert heat[10, 10] == 1
     assert heat[10, 200] == 2
     assert heat[10, 400] == 3

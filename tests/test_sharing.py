@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 
 from mgs import Scorer
 from mgs.__main__ import app
+from mgs.config import DIMENSIONS, Config, ModelConfig, ViewsConfig
+from mgs.model.clip_backbone import load_backbone
+from mgs.model.mgs import MGS
 from mgs.runtime import UserError
 from mgs.scoring import doctor
 from mgs.scoring.export import PARITY, check_parity, export
@@ -44,6 +47,18 @@ def test_exported_scores_equal_the_scorers_on_images_of_any_size(scorer, exporte
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
         pairs.append((tmp_path / f"{i}.png", PROMPTS[i]))
     assert check_parity(scorer, exported, pairs) < PARITY / 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"patches": False}, {"templates": "separate"}, {"correspondence": "whole"}, {"correspondence": "fragments"}],
+)
+def test_ablations_are_exported_too(exported, own_set, tmp_path, change):
+    clip = load_backbone(str(own_set / "clip.safetensors")).clip
+    scorer = Scorer(MGS(clip, ModelConfig(**change)), DIMENSIONS, ViewsConfig(), Config(device="cpu"))
+    export(scorer, tmp_path)
+    pairs = [(own_set / f"{i}.png", prompt) for i, prompt in enumerate(PROMPTS)]
+    assert check_parity(scorer, tmp_path, pairs) < PARITY / 10
 
 
 def test_16_bit_grey_and_blank_prompts_are_read_alike(scorer, exported, tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mgs.config import MOS_MAX
 from mgs.data.images import BadImage
-from mgs.data.views import windows
+from mgs.data.views import PATCH_PIXELS, windows
 from mgs.model.fragments import Prompt, clean_prompt, split_prompt
 from mgs.model.mgs import TOP_PATCHES, Similarities
 from mgs.model.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
@@ -47,7 +47,7 @@ class Explanation:
     score: Score
     prompt: str
     pixels: Tensor  # uint8 (3, H, W), as the views were cut from it
-    boxes: list[tuple[int, int]]  # each patch's (top, left) on it
+    boxes: list[tuple[int, int, int]]  # each patch's (top, left, side) on it; without patches the whole image is one
     joint: list[list[float]] | None  # probability by quality word (rows) and authenticity word; None if separate
     patch_quality: list[float]  # the quality score if all patches were like this one
     patch_authenticity: list[float]
@@ -93,7 +93,9 @@ def explain(scorer: Scorer, image: ImageInput, prompt: str | None = None, *, sty
     if templates != "separate":
         grid = joint_probability(together, temperature)[0]  # (quality, authenticity)
         grid = grid.T if templates == "swapped" else grid
-    boxes = list(windows(pixels.shape, pipeline.settings.layout)) if model.config.patches else [(0, 0)]
+    boxes = [(top, left, PATCH_PIXELS) for top, left in windows(pixels.shape, pipeline.settings.layout)]
+    if not model.config.patches:
+        boxes = [(0, 0, max(pixels.shape))]
     return Explanation(
         score=score,
         prompt=clean_prompt(text or ""),

@@ -23,7 +23,10 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 class ImageTower(nn.Module):
-    """Views, (B, V, 3, S, S), to embeddings, (B, V, D), and the two scores that need no prompt, (B,) each."""
+    """Views, (B, V, 3, S, S), to embeddings, (B, V, D), and the two scores that need no prompt, (B,) each.
+
+    Without patches there is an embedding of view 0 alone.
+    """
 
     def __init__(self, model: MGS) -> None:
         super().__init__()
@@ -31,7 +34,7 @@ class ImageTower(nn.Module):
         self.level, self.temperature = model.encode_texts(model.sentences).detach(), model.temperature.detach()
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        embeddings = finish_views(self.clip, start_views(self.clip, views))
+        embeddings = finish_views(self.clip, start_views(self.clip, views if self.patches else views[:, :1]))
         patches = embeddings[:, 1:] if self.patches else embeddings
         similarity = (embeddings[:, 0] @ self.level.T + (patches @ self.level.T).mean(1)) / 2
         return embeddings, *read_levels(similarity, self.templates, self.temperature)

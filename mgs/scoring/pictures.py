@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgs.config import DIMENSIONS
-from mgs.data.views import PATCH_PIXELS
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.runtime import whole_file
 from mgs.scoring.explain import Explanation, Fragment
@@ -109,16 +108,16 @@ def draw_fragment(axes: Axes, picture: np.ndarray, explanation: Explanation, fra
     axes.set_title(f"{title}\nscore {fragment.score:.2f}, weight {fragment.weight:.2f}", fontsize=8)
 
 
-def heatmap(values: list[float], boxes: list[tuple[int, int]], shape: tuple[int, int]) -> np.ndarray:
+def heatmap(values: list[float], boxes: list[tuple[int, int, int]], shape: tuple[int, int]) -> np.ndarray:
     """Each pixel's mean value over the patches that show it, (H, W); NaN where none does."""
     total, count = np.zeros(shape), np.zeros(shape)
-    for value, (top, left) in zip(values, boxes, strict=True):
-        total[top : top + PATCH_PIXELS, left : left + PATCH_PIXELS] += value
-        count[top : top + PATCH_PIXELS, left : left + PATCH_PIXELS] += 1
+    for value, (top, left, side) in zip(values, boxes, strict=True):
+        total[top : top + side, left : left + side] += value
+        count[top : top + side, left : left + side] += 1
     return np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
 
 
-def spread_centre(boxes: list[tuple[int, int]], i: int, shape: tuple[int, int]) -> tuple[float, float]:
+def spread_centre(boxes: list[tuple[int, int, int]], i: int, shape: tuple[int, int]) -> tuple[float, float]:
     """Where to write about patch `i`, (y, x): patches overlap, so their rows and columns share the image evenly."""
     centres = []
     for axis in (0, 1):
