@@ -85,6 +85,16 @@ def test_folds_that_are_not_in_common_and_repeats_do_not_count(tmp_path):
     assert set(figures["folds"]) == {2}
 
 
+def test_a_fold_that_repeats_one_which_is_not_in_common_counts(tmp_path):
+    runs = [read_tested_run(make_run(tmp_path / name, seed=s)) for name, s in (("a", 1), ("b", 2))]
+    table = runs[0].predictions
+    repeating = pd.concat([table, table[table.fold == 2].assign(fold=0)])  # fold 2 repeats fold 0 in a, alone
+    runs[0] = replace(runs[0], predictions=repeating)
+    figures, _, folds = compare_runs(runs)
+    assert folds == [1, 2, 3, 4, 5]
+    assert set(figures["folds"]) == {5}
+
+
 def test_a_small_difference_counts_where_all_folds_agree_on_it():
     small = np.array([0.010, 0.011, 0.012, 0.010, 0.011])
     assert paired_difference(small, overlap=2 / 7)["verdict"] == "higher"

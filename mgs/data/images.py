@@ -86,7 +86,7 @@ def to_tensor(picture: Image.Image, name: Path | str) -> Tensor:
         pixels = np.array(enlarge(to_rgb(upright(picture))))
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # decoding happens here, so what decoders raise comes out here
         raise BadImage(f"{name}: not a whole image ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
 

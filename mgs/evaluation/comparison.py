@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mgs.evaluation.folds import dimensions_in, find_repeats, mean_interval, measure_folds, summarise_folds
+from mgs.evaluation.folds import dimensions_in, mean_interval, measure_folds, summarise_folds
 from mgs.evaluation.metrics import TITLES
 from mgs.evaluation.page import Plot, render_page
 from mgs.evaluation.plots import draw_differences, png_bytes
@@ -84,7 +84,7 @@ def compare_runs(runs: Sequence[TestedRun]) -> tuple[pd.DataFrame, pd.DataFrame,
                 one, other = (counted[n].loc[dimension][metric] for n in (names[0], name))
                 facts = {"run": name, "dimension": dimension, "metric": metric}
                 rows.append({**facts, **paired_difference((other - one).to_numpy(np.float64), overlap=ratio)})
-    used = sorted(set(folds) - set(find_repeats(runs[0].predictions)))
+    used = sorted({int(fold) for fold in counted[names[0]].index.get_level_values("fold")})
     return figures[figures["dimension"].isin(dimensions)], pd.DataFrame(rows), used
 
 
@@ -119,7 +119,9 @@ def common_folds(runs: Sequence[TestedRun]) -> list[int]:
         )
     for run in runs[1:]:
         for fold in common:
-            ours, theirs = (r.predictions[r.predictions["fold"] == fold].sort_values("image") for r in (first, run))
+            ours, theirs = (
+                r.predictions[r.predictions["fold"] == fold].sort_values("image", kind="stable") for r in (first, run)
+            )
             shared = [c for c in ours if str(c).endswith("_mos") and c in theirs]
             same = ours["image"].tolist() == theirs["image"].tolist()
             if not same or not np.allclose(ours[shared], theirs[shared], rtol=0, atol=SAME_MOS):
