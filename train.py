@@ -23,21 +23,13 @@ from mgs.data.splits import Fold, read_folds
 from mgs.data.views import denormalise
 from mgs.evaluation.folds import selection_value
 from mgs.evaluation.journal import Journal
+from mgs.files import whole_file, write_json
 from mgs.launch import NOT_THE_RUN, differing_keys, find_configs, load_config, refuse_other_run, save_config
 from mgs.model.clip_backbone import input_size, load_backbone
 from mgs.model.fragments import Prompt
 from mgs.model.freezing import describe_parameters
 from mgs.model.mgs import MGS, find_truncated
-from mgs.runtime import (
-    UserError,
-    choose_device,
-    compile_or_not,
-    environment,
-    exit_on_user_error,
-    set_seed,
-    whole_file,
-    write_json,
-)
+from mgs.runtime import UserError, choose_device, compile_or_not, environment, exit_on_user_error, set_seed
 from mgs.training.activation_cache import open_activations
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, CheckpointWriter, fold_folder, refuse_other_fold
 from mgs.training.engine import Trainer, predict

@@ -14,8 +14,9 @@ from mgs.config import Config, DataConfig
 from mgs.data.datasets import DATASETS, facts_of
 from mgs.data.image_cache import KEPT_ON_DISK
 from mgs.data.splits import PROTOCOLS, fold_folders
+from mgs.files import folder_bytes
 from mgs.launch import load_config
-from mgs.runtime import UserError, exit_on_user_error, folder_bytes
+from mgs.runtime import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
     from mgs.scoring.scorer import Scorer

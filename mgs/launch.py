@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mgs.config import Config
-from mgs.runtime import UserError, whole_file
+from mgs.files import whole_file
+from mgs.runtime import UserError
 
 SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no config is named
     "AGIQA-1K": "configs/agiqa1k.yaml",

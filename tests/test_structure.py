@@ -9,12 +9,13 @@ PACKAGE = Path(__file__).parents[1] / "mgs"
 MAY_IMPORT = {
     "config": {"runtime"},
     "runtime": set(),
-    "launch": {"config", "runtime"},
-    "data": {"config", "runtime"},
-    "model": {"config", "runtime"},
-    "training": {"config", "runtime", "data", "model"},
-    "evaluation": {"config", "runtime"},
-    "scoring": {"config", "runtime", "data", "model", "training"},
+    "files": {"runtime"},
+    "launch": {"config", "runtime", "files"},
+    "data": {"config", "runtime", "files"},
+    "model": {"config", "runtime", "files"},
+    "training": {"config", "runtime", "files", "data", "model"},
+    "evaluation": {"config", "runtime", "files"},
+    "scoring": {"config", "runtime", "files", "data", "model", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from mgs.runtime import file_sha256
+from mgs.files import file_sha256
 
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
 MAX_PIXELS = 178_956_970  # Pillow's own limit on what it opens, kept for what a sliver of a picture is enlarged to

@@ -16,7 +16,8 @@ from mgs.config import Config, DataConfig
 from mgs.data.datasets import Sample, facts_of, read_table
 from mgs.data.folding import FOLDS, SUBSETS, make_folds
 from mgs.data.tables import README, write_table
-from mgs.runtime import UserError, write_json
+from mgs.files import write_json
+from mgs.runtime import UserError
 
 PROTOCOLS: tuple[str, ...] = get_args(get_type_hints(DataConfig)["protocol"])
 Loader = Callable[[Iterable[Path]], Mapping[Path, str]]  # reads pictures; those that fail, each with its reason

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import openpyxl
 
-from mgs.runtime import UserError, whole_file
+from mgs.files import whole_file
+from mgs.runtime import UserError
 
 BOM = b"\xef\xbb\xbf"  # Excel puts it before UTF-8
 README = "see data/README.md"  # the remedy that most errors about data end with

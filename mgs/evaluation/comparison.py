@@ -19,7 +19,8 @@ from mgs.evaluation.metrics import TITLES
 from mgs.evaluation.page import Plot, render_page
 from mgs.evaluation.plots import draw_differences, png_bytes
 from mgs.evaluation.tables import MISSING, Table, figure, mark_best, to_latex, to_markdown
-from mgs.runtime import UserError, whole_file, without_nan, write_json
+from mgs.files import whole_file, without_nan, write_json
+from mgs.runtime import UserError
 
 COMPARED = ("srcc", "plcc")
 SAME_MOS = 1e-6

@@ -19,7 +19,8 @@ from torch.utils.tensorboard.summary import hparams
 from mgs.evaluation.folds import dimensions_in, measure_folds
 from mgs.evaluation.metrics import METRICS
 from mgs.evaluation.plots import draw_scatter, draw_views
-from mgs.runtime import UserError, without_nan
+from mgs.files import without_nan
+from mgs.runtime import UserError
 
 METRICS_FILE = "metrics.jsonl"
 

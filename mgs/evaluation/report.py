@@ -23,7 +23,7 @@ from mgs.evaluation.plots import (
     png_bytes,
 )
 from mgs.evaluation.tables import Table, fold_table, literature_table, summary_table, to_latex, to_markdown
-from mgs.runtime import whole_file, without_nan, write_json
+from mgs.files import whole_file, without_nan, write_json
 
 CONVENTIONS = (
     "SRCC, PLCC, KRCC and RMSE are of the raw scores; fit: after VQEG's four-parameter logistic, fitted on these "

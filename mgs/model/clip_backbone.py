@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mgs.runtime import UserError, file_sha256
+from mgs.files import file_sha256
+from mgs.runtime import UserError
 
 CONTEXT = 77  # tokens of text that every OpenAI CLIP reads
 HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from mgs.config import DIMENSIONS
 from mgs.data.tables import decode_csv, read_rows, without_blank
+from mgs.files import whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
-from mgs.runtime import UserError, whole_file
+from mgs.runtime import UserError
 from mgs.scoring.score import COLUMNS, ERROR, Score
 from mgs.scoring.scorer import Scorer
 

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgs.config import DIMENSIONS
+from mgs.files import whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
-from mgs.runtime import whole_file
 from mgs.scoring.explain import Explanation, Fragment
 
 COLUMNS = 3

@@ -19,10 +19,11 @@ from torch import Tensor
 from mgs.config import DIMENSIONS, Config, ModelConfig, Precision, ViewsConfig
 from mgs.data.datasets import NEED_A_PROMPT, PROMPT_STYLES, Sample, facts_of
 from mgs.data.image_cache import ImageCache
+from mgs.files import file_sha256, whole_file
 from mgs.model.clip_backbone import input_size, is_too_long, load_backbone
 from mgs.model.fragments import clean_prompt
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError, file_sha256, is_out_of_memory, whole_file
+from mgs.runtime import UserError, is_out_of_memory
 from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
 from mgs.scoring.score import COLUMNS, ERROR, OK, Score, failure
 from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint

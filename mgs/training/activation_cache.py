@@ -19,8 +19,9 @@ from tqdm import tqdm
 from mgs.config import Config
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ACTIVATIONS, ImageCache, read_array, write_array
+from mgs.files import folder_bytes, free_disk
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError, autocast, folder_bytes, free_disk
+from mgs.runtime import UserError, autocast
 from mgs.training.pipeline import Pipeline, eval_batch
 
 FORMAT = 1

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 import mgs
 from mgs.config import Config
+from mgs.files import whole_file
 from mgs.model.clip_backbone import Backbone, build_clip, load_backbone
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError, whole_file
+from mgs.runtime import UserError
 
 CHECKPOINT = "best.safetensors"
 FINISHED = "predictions_val.csv"  # written last, so a fold folder that has it is complete
