@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from mgs.config import DIMENSIONS, Config
+from mgs.config import DIMENSIONS, Config, flat_config
 from mgs.data.audit import Finding, audit
 from mgs.data.datasets import facts_of, find_generator
 from mgs.data.image_cache import ImageCache
@@ -27,7 +27,7 @@ from mgs.evaluation.comparison import read_tested_run, write_comparison
 from mgs.evaluation.journal import read_curves
 from mgs.evaluation.page import Picture
 from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
-from mgs.launch import find_configs, flat_config, load_config, refuse_other_run
+from mgs.launch import find_configs, load_config, refuse_other_run
 from mgs.model.clip_backbone import input_size
 from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.mgs import find_truncated

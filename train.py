@@ -6,7 +6,6 @@ With no config, every dataset found under data/ is trained, or the demo where th
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mgs.config import Config
+from mgs.config import NOT_THE_RUN, Config, differing_keys
 from mgs.data.audit import audit
 from mgs.data.demo import write_demo
 from mgs.data.image_cache import ImageCache
@@ -23,17 +22,28 @@ from mgs.data.splits import Fold, read_folds
 from mgs.data.views import denormalise
 from mgs.evaluation.folds import selection_value
 from mgs.evaluation.journal import Journal
-from mgs.files import whole_file, write_json
-from mgs.launch import NOT_THE_RUN, differing_keys, find_configs, load_config, refuse_other_run, save_config
+from mgs.files import locked, remove_unfinished, write_json
+from mgs.interrupts import heed_signals
+from mgs.launch import find_configs, load_config, refuse_other_run, save_config
 from mgs.model.clip_backbone import input_size, load_backbone
 from mgs.model.fragments import Prompt
 from mgs.model.freezing import describe_parameters
 from mgs.model.mgs import MGS, find_truncated
-from mgs.runtime import UserError, choose_device, compile_or_not, environment, exit_on_user_error, set_seed
+from mgs.runtime import (
+    UserError,
+    choose_device,
+    compile_or_not,
+    compute_alike,
+    environment,
+    exit_on_user_error,
+    set_seed,
+)
 from mgs.training.activation_cache import open_activations
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, CheckpointWriter, fold_folder, refuse_other_fold
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
 from mgs.training.engine import Trainer, predict
+from mgs.training.keeper import Keeper, announce_disk
 from mgs.training.pipeline import Pipeline
+from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
 
 
 def main(argv: Sequence[str]) -> None:
@@ -55,11 +65,11 @@ def main(argv: Sequence[str]) -> None:
 def check_run(config: Config, images: ImageCache) -> list[Fold]:
     """The folds to train, their pictures read, once everything they need has been found good, the cheapest first."""
     device = choose_device(config.device)
-    record = config.run_folder / "config.yaml"
-    finished = {path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")}
-    if finished and not config.overwrite:
-        refuse_other_run(config, record)
-    load_backbone(config.model.clip)
+    kept = {} if config.overwrite else {path.parent: path for path in config.run_folder.glob(f"fold_*/{PROGRESS}")}
+    finished = [] if config.overwrite else [path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")]
+    if finished or kept:
+        refuse_other_run(config, config.run_folder / "config.yaml")
+    backbone = load_backbone(config.model.clip)
     if config.data.dataset == "demo" and not Path(config.data.root).exists():
         write_demo(Path(config.data.root))
     load = partial(images.fill, place=config.data.cache, device=device)
@@ -72,24 +82,32 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
             raise UserError(f"{config.data.dataset}: leak: {finding.text}; {remedy}")
         if finding.kind != "note":
             tqdm.write(f"{config.data.dataset}: {finding}")
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
     for fold in folds:
-        folder = fold_folder(config.run_folder, fold.number)
-        if folder in finished and not config.overwrite:
-            refuse_other_fold(folder, fold.sha256)
+        if folders[fold.number] in finished:
+            refuse_other_fold(folders[fold.number], fold.sha256)
+        elif folders[fold.number] in kept:
+            refuse_other_progress(kept[folders[fold.number]], config, fold)
+    if unfinished := [fold for fold in folds if folders[fold.number] not in finished]:
+        tqdm.write(f"{config.run_folder}: {announce_disk(config, backbone, unfinished)}")
     return folds
 
 
 def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None:
-    """Train one config's folds into its run folder; folds that are finished there stay as they are."""
-    open_run_folder(config, folds)
-    for fold in folds:
-        folder = fold_folder(config.run_folder, fold.number)
-        if (folder / FINISHED).exists():
-            tqdm.write(f"fold {fold.number}: finished already, kept; overwrite=true trains it again")
-            continue
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted attempt left
-        folder.mkdir(parents=True)
-        train_fold(config, fold, folder, images)
+    """Train one config's folds into its run folder; what is finished there stays, what was interrupted goes on."""
+    with locked(config.run_folder / ".lock", str(config.run_folder)):
+        open_run_folder(config, folds)
+        for fold in folds:
+            folder = fold_folder(config.run_folder, fold.number)
+            remove_unfinished(folder)
+            if (folder / FINISHED).exists():
+                (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that died when all was done
+                tqdm.write(f"fold {fold.number}: finished already, kept; overwrite=true trains it again")
+                continue
+            if not (folder / PROGRESS).exists():
+                shutil.rmtree(folder, ignore_errors=True)  # an attempt that died before there was anything to keep
+            folder.mkdir(parents=True, exist_ok=True)
+            train_fold(config, fold, folder, images)
 
 
 def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
@@ -100,14 +118,19 @@ def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
         replaced = [fold_folder(config.run_folder, fold.number) for fold in folds]
         for old in [*(config.run_folder.glob("fold_*") if changed else replaced), config.run_folder / "report"]:
             shutil.rmtree(old, ignore_errors=True)
+    remove_unfinished(config.run_folder)
     save_config(dataclasses.replace(config, overwrite=False, folds=[]), record)
 
 
 def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> None:
-    """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched."""
+    """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched.
+
+    What an interrupted attempt left goes on where it stopped.
+    """
     set_seed(config.seed)
     backbone = load_backbone(config.model.clip)
     pipeline = Pipeline.of(config, config.views, input_size(backbone.clip), images)
+    compute_alike(pipeline.device)
     model = MGS(backbone.clip, config.model).to(pipeline.device)
     describe(config, fold, model, pipeline)
     if activations := open_activations(model, [*fold.train, *fold.val], config, pipeline):
@@ -115,37 +138,30 @@ def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> 
     if config.compile:
         model.run_block = compile_or_not(model.run_block)
     trainer = Trainer(model, fold.train, config, pipeline)
+    keeper = Keeper(folder, Setting(config, fold, backbone, pipeline.device), model, trainer)
     write_json(config.run_folder / "environment.json", environment(pipeline.device))
-    best = float("-inf")
-    with Journal(folder) as journal, CheckpointWriter() as writer:
-        for epoch in range(1, config.train.epochs + 1):
+    with heed_signals(), Journal(folder, keeper.history.lines) as journal, keeper:
+        while (epoch := trainer.counts.epoch) <= config.train.epochs:
             progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
-            loss = trainer.train_epoch(progress)
+            loss = trainer.train_epoch(progress, after_step=keeper.tick)
             predictions = predict(model, fold.val, config, pipeline)
             predictions.insert(0, "fold", fold.number)
-            figures = journal.add_epoch(epoch, loss, trainer.lr, predictions)
-            srcc = ", ".join(f"{dimension} {one['srcc']:.3f}" for dimension, one in figures.items())
-            skipped = f"; {trainer.skipped} steps skipped so far: not finite" if trainer.skipped else ""
+            line = journal.add_epoch(epoch, loss, trainer.lr, predictions)
+            srcc = ", ".join(f"{dimension} {show(one['srcc'])}" for dimension, one in line["val"].items())
+            skipped = f"; {trainer.counts.skipped} steps skipped so far: not finite" if trainer.counts.skipped else ""
             tqdm.write(f"{progress}: loss {loss:.4f}, val SRCC {srcc}{skipped}")
-            value = selection_value(predictions)
-            if epoch == 1 or value > best or math.isnan(best):  # an undefined figure gives way to any
-                best, best_predictions = value, predictions
-                facts = {
-                    "dataset": config.data.dataset,
-                    "protocol": fold.protocol,
-                    "fold": fold.number,
-                    "fold_sha256": fold.sha256,
-                    "epoch": epoch,
-                    "val": figures,
-                    "skipped_steps": trainer.skipped,
-                    "environment": environment(pipeline.device),
-                }
-                writer.save(folder / CHECKPOINT, model, config, backbone, facts)
+            keeper.end_epoch(line, selection_value(predictions), predictions)
         (first,) = pipeline.views([images.read(fold.val[0].image)])
-        journal.add_views(denormalise(first), best_predictions.iloc[0], config.train.epochs)
-    with whole_file(folder / FINISHED) as path:  # written last: it marks the fold as finished
-        best_predictions.to_csv(path, index=False)
-    tqdm.write(f"fold {fold.number}: best val mean of SRCC and PLCC {best:.4f}; kept {folder / CHECKPOINT}")
+        journal.add_views(denormalise(first), keeper.history.best_row(0), config.train.epochs)
+        keeper.finish()
+    tqdm.write(
+        f"fold {fold.number}: best val mean of SRCC and PLCC {keeper.history.best:.4f}; kept {folder / CHECKPOINT}"
+    )
+
+
+def show(figure: float | None) -> str:
+    """A figure, which may be undefined."""
+    return "undefined" if figure is None else f"{figure:.3f}"
 
 
 def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None:

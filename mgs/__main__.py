@@ -195,8 +195,7 @@ def audit(
 
     findings = []
     for config in find_audited(place, words or []):
-        data = config.data
-        protocol, found = audit_dataset(data, config.folds)
+        protocol, found = audit_dataset(data := config.data, config.folds)
         print(f"{data.splits or data.table or data.root}: {data.dataset}, protocol {protocol}", *found, sep="\n")
         findings += found
     if any(finding.kind != "note" for finding in findings):

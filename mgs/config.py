@@ -1,14 +1,31 @@
-"""Every option, its type and its default, once."""
+"""Every option, its type, its default and what it may be, once."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
-ImagePlace = Literal["auto", "ram", "disk", "gpu", "off"]
+ImagePlace = Literal["auto", "ram", "disk", "gpu", "none"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+NOT_THE_RUN = (
+    "folds",
+    "device",
+    "data.allow_leaks",
+    "data.cache",
+    "data.cache_folder",
+    "data.workers",
+    "train.save_minutes",
+    "overwrite",
+)  # may change between two calls for the same run
 MOS_MAX = 5.0  # scores and MOS live on 0-5, higher is better
 
 
@@ -55,6 +72,7 @@ class TrainConfig:
     head_lr: float | None = None  # alpha, overall weights and learned temperature; default: lr
     weight_decay: float = 5e-4
     clip_gradient: float = 1.0
+    save_minutes: float = 10.0  # last.pt is written after every epoch, and this often within one
     cache_gb: float = 20.0  # disk for the frozen half's activations, with model.freeze_stem; 0: computed every time
 
 
@@ -77,3 +95,93 @@ class Config:
     @property
     def run_folder(self) -> Path:
         return Path(self.runs) / self.name
+
+
+def config_of(content: Any) -> Config:
+    """The config that a checkpoint holds as plain values; `ValueError` for what is no config or could not work.
+
+    References such as `${oc.env:HOME}` are refused: who wrote the file is not who reads it.
+    """
+    try:
+        for key, value in flatten(content).items():
+            if "${" in f"{key}{value}":
+                raise ValueError(f"{key}: refers to something outside")
+        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))  # type: ignore[assignment]
+    except (OmegaConfBaseException, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    for key, problem in find_impossible_values(config):
+        raise ValueError(f"{key}: {problem}")
+    return config
+
+
+def config_sha256(config: Config) -> str:
+    """SHA-256 of all that makes one run another, in hex."""
+    kept = {key: value for key, value in flat_config(config).items() if key not in NOT_THE_RUN}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def differing_keys(one: Config, other: Config, *, ignored: Sequence[str] = ()) -> list[str]:
+    """Dotted keys whose values differ between two configs."""
+    flat = [flat_config(config) for config in (one, other)]
+    return sorted(key for key in flat[0] if flat[0][key] != flat[1][key] and key not in ignored)
+
+
+def flat_config(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, of all options."""
+    return flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to one with dotted keys."""
+    if not isinstance(content, dict):
+        return {prefix: content}
+    return {k: v for key, part in content.items() for k, v in flatten(part, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def find_impossible_values(config: Config) -> list[tuple[str, str]]:
+    """Keys whose value has the right type and still cannot work, each with what it must be."""
+    data, model, train = config.data, config.model, config.train
+    temperature = model.temperature
+    rules = [
+        (
+            "name",
+            config.name not in ("", ".", "..") and not set("/\\") & set(config.name),
+            "a folder's name, without /",
+        ),
+        ("seed", 0 <= config.seed < 2**32, "from 0 to 4294967295"),
+        ("folds", all(n >= 1 for n in config.folds), "fold numbers begin at 1"),
+        ("folds", len(set(config.folds)) == len(config.folds), "each fold once"),
+        ("data.fold_seed", data.fold_seed >= 0, "0 or more"),
+        ("data.workers", data.workers >= 0, "0 or more"),
+        ("data.mos_range", is_range(data.mos_range), "[lowest, highest]"),
+        ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
+        (
+            "model.temperature",
+            temperature in ("learned", "clip") if isinstance(temperature, str) else is_positive(temperature),
+            "a number above 0, learned, or clip",
+        ),
+        ("train.epochs", train.epochs >= 1, "1 or more"),
+        ("train.batch_size", train.batch_size >= 1, "1 or more"),
+        ("train.lr", is_positive(train.lr), "a number above 0"),
+        ("train.final_lr", 0 <= train.final_lr <= train.lr, "from 0 to train.lr"),
+        (
+            "train.head_lr",
+            train.head_lr is None or (is_positive(train.head_lr) and train.head_lr >= train.final_lr),
+            "a number above 0, and not below train.final_lr",
+        ),
+        ("train.weight_decay", train.weight_decay >= 0, "0 or more"),
+        ("train.save_minutes", is_positive(train.save_minutes), "a number above 0"),
+        ("train.cache_gb", train.cache_gb >= 0 and math.isfinite(train.cache_gb), "0 or more"),
+        ("train.clip_gradient", is_positive(train.clip_gradient), "a number above 0"),
+    ]
+    return [(key, f"must be {expected}") for key, holds, expected in rules if not holds]
+
+
+def is_range(numbers: Sequence[float]) -> bool:
+    """Whether it is two finite numbers, the lower one first."""
+    return len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]
+
+
+def is_positive(number: float) -> bool:
+    """Whether it is above zero and finite."""
+    return math.isfinite(number) and number > 0

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from mgs.runtime import UserError
+
+UNFINISHED = ".unfinished."  # how the names of files begin that are being written
+UMASK = os.umask(0)
+os.umask(UMASK)  # it can only be read by setting it, which other threads would notice later on
 
 
 def free_disk(folder: Path) -> int:
@@ -29,23 +37,77 @@ def folder_bytes(folder: Path) -> int:
 def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Write a file wholly or not at all: yields a temporary path in the same folder, renamed to `path` on success.
 
-    `durable` waits until the content is on the disk, so that it outlives a power cut.
+    `durable` waits until content and name are on the disk, so that they outlive a power cut. An error of the system's
+    that names no file comes out naming `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         if durable:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it readable by its owner alone
+            flush_to_disk(temporary)
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes it readable by its owner alone
         temporary.replace(path)
+        if durable:
+            flush_to_disk(path.parent)
+    except OSError as error:  # of a write, such as on a full disk; Python does not know to which file
+        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # never in place of the error that brought us here
+            temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of files that `whole_file` was writing; nobody may be writing there now."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file, removed afterwards; `UserError` saying that `what` is in use where another process holds it.
+
+    A process that dies, however it dies, holds it no longer. Locks of this kind are not inherited by worker processes,
+    so those that outlive a killed trainer keep nothing. Where the system has none (Windows), nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(handle, 100).decode(errors="replace").strip()
+            os.close(handle)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise UserError(f"{what}: in use by another process ({holder}); wait for it to end, or stop it") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                break
+        os.close(handle)  # the last holder removed the file between our opening and locking it
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_json(path: Path, content: Any) -> None:

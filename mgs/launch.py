@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mgs.config import Config
+from mgs.config import NOT_THE_RUN, Config, differing_keys, find_impossible_values
 from mgs.files import whole_file
 from mgs.runtime import UserError
 
@@ -20,15 +19,6 @@ SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no conf
     "AIGCIQA2023": "configs/aigciqa2023.yaml",
 }
 DEMO_CONFIG = "configs/demo.yaml"
-NOT_THE_RUN = (
-    "folds",
-    "device",
-    "data.allow_leaks",
-    "data.cache",
-    "data.cache_folder",
-    "data.workers",
-    "overwrite",
-)  # may change between two calls for the same run
 DEMO_BANNER = """\
 +---------------------------------------------------------------------------+
 | No dataset under data/: this is the DEMO, on generated drawings, with a   |
@@ -139,54 +129,6 @@ def explain(error: Exception, merged: Any, layer: DictConfig) -> str:
     return f"{key}: {problem}"
 
 
-def find_impossible_values(config: Config) -> list[tuple[str, str]]:
-    """Keys whose value has the right type and still cannot work, each with what it must be."""
-    data, model, train = config.data, config.model, config.train
-    temperature = model.temperature
-    rules = [
-        (
-            "name",
-            config.name not in ("", ".", "..") and not set("/\\") & set(config.name),
-            "a folder's name, without /",
-        ),
-        ("seed", 0 <= config.seed < 2**32, "from 0 to 4294967295"),
-        ("folds", all(n >= 1 for n in config.folds), "fold numbers begin at 1"),
-        ("folds", len(set(config.folds)) == len(config.folds), "each fold once"),
-        ("data.fold_seed", data.fold_seed >= 0, "0 or more"),
-        ("data.workers", data.workers >= 0, "0 or more"),
-        ("data.mos_range", is_range(data.mos_range), "[lowest, highest]"),
-        ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
-        (
-            "model.temperature",
-            temperature in ("learned", "clip") if isinstance(temperature, str) else is_positive(temperature),
-            "a number above 0, learned, or clip",
-        ),
-        ("train.epochs", train.epochs >= 1, "1 or more"),
-        ("train.batch_size", train.batch_size >= 1, "1 or more"),
-        ("train.lr", is_positive(train.lr), "a number above 0"),
-        ("train.final_lr", 0 <= train.final_lr <= train.lr, "from 0 to train.lr"),
-        (
-            "train.head_lr",
-            train.head_lr is None or (is_positive(train.head_lr) and train.head_lr >= train.final_lr),
-            "a number above 0, and not below train.final_lr",
-        ),
-        ("train.weight_decay", train.weight_decay >= 0, "0 or more"),
-        ("train.cache_gb", train.cache_gb >= 0 and math.isfinite(train.cache_gb), "0 or more"),
-        ("train.clip_gradient", is_positive(train.clip_gradient), "a number above 0"),
-    ]
-    return [(key, f"must be {expected}") for key, holds, expected in rules if not holds]
-
-
-def is_range(numbers: Sequence[float]) -> bool:
-    """Whether it is two finite numbers, the lower one first."""
-    return len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]
-
-
-def is_positive(number: float) -> bool:
-    """Whether it is above zero and finite."""
-    return math.isfinite(number) and number > 0
-
-
 def save_config(config: Config, path: Path) -> None:
     """Write the complete config, defaults and all, as YAML."""
     with whole_file(path) as temporary:
@@ -201,21 +143,3 @@ def refuse_other_run(config: Config, record: Path) -> None:
             f"{record.parent}: holds a run with another {', '.join(changed)}; "
             "say name=ANOTHER for a run of its own, or train it anew with overwrite=true"
         )
-
-
-def differing_keys(one: Config, other: Config, *, ignored: Sequence[str] = ()) -> list[str]:
-    """Dotted keys whose values differ between two configs."""
-    flat = [flat_config(config) for config in (one, other)]
-    return sorted(key for key in flat[0] if flat[0][key] != flat[1][key] and key not in ignored)
-
-
-def flat_config(config: Config) -> dict[str, Any]:
-    """Dotted key -> value, of all options."""
-    return flatten(OmegaConf.to_container(OmegaConf.structured(config)))
-
-
-def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to one with dotted keys."""
-    if not isinstance(content, dict):
-        return {prefix: content}
-    return {k: v for key, part in content.items() for k, v in flatten(part, f"{prefix}.{key}".lstrip(".")).items()}

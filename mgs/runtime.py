@@ -1,14 +1,16 @@
-"""What every room needs of the machine: seeds, device, precision, signals, and errors that users see."""
+"""What every room needs of the machine: seeds, device, precision, and errors that users see."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import platform
 import random
 import re
+import signal
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -19,7 +21,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mgs.interrupts import interrupt
+
 USER_ERROR_EXIT = 2
+SIGNALLED = 128  # plus the signal's number: the shell's convention
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -28,23 +34,47 @@ class UserError(Exception):
 
 
 def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
-    """Run a command's `main`; a `UserError` becomes one line on stderr and exit code 2, other errors a traceback."""
+    """Run a command's `main`; what a user can mend is one line on stderr and exit code 2, our own bugs a traceback.
+
+    Ctrl-C and SIGTERM end it with a line too, and with the shell's exit codes for them, 130 and 143.
+    """
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         main(*args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT)
-    except OSError as error:  # a full disk, a folder that may not be written, a file in a folder's place
-        if error.filename is None:
+    except BrokenPipeError:  # whoever read our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SIGNALLED + signal.SIGPIPE)
+    except KeyboardInterrupt as error:
+        print(printable(str(error)) or "interrupted", file=sys.stderr)
+        sys.exit(SIGNALLED + getattr(error, "number", signal.SIGINT))
+    except Exception as error:
+        reason = explain_failure(error)
+        if reason is None:
             raise
-        print(
-            f"error: {error.filename}: {error.strerror}; check the folder, its permissions and the disk",
-            file=sys.stderr,
-        )
+        print(f"error: {printable(reason)}", file=sys.stderr)
         sys.exit(USER_ERROR_EXIT)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)  # 128 + SIGINT, the shell's convention
+
+
+def explain_failure(error: Exception) -> str | None:
+    """What went wrong and the remedy, for what users cause or can mend; None for our own bugs."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and (error.filename or error.errno in OF_THE_MACHINE):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; check the folder, its permissions and the disk"
+    if is_out_of_memory(error):
+        return f"out of memory ({text[:200]}); lower train.batch_size, or close what else uses the memory"
+    if "DataLoader worker" in text:
+        return f"a process that decodes images died ({text[:200]}); free memory, or set data.workers=0"
+    if "CUDA error" in text or "CUDNN_STATUS" in text or "CUBLAS_STATUS" in text:
+        return f"the GPU failed ({text[:200]}); look at nvidia-smi, and start again"
+    return None
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, which could move its cursor or change its title, written as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def set_seed(seed: int) -> None:
@@ -52,6 +82,33 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - third-party code draws from the global generator
     torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every library's random generator, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.array(keys, np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continue from what `random_state` gave; GPUs only where there are as many as then."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def compute_alike(device: torch.device) -> None:
+    """On a CPU let the same work give the same bits: by default sums of gradients are taken in any thread's order."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # would fill every new tensor, for debugging
 
 
 def choose_device(name: str) -> torch.device:
@@ -153,5 +210,5 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "cuda": torch.version.cuda,
-        "packages": {"torch": torch.__version__, **{name: metadata.version(name) for name in packages}},
+        "packages": {"torch": str(torch.__version__), **{name: metadata.version(name) for name in packages}},
     }

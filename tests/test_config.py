@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgs.config import Config
-from mgs.launch import differing_keys, find_configs, load_config, save_config
+from mgs.config import Config, differing_keys
+from mgs.launch import find_configs, load_config, save_config
 from mgs.runtime import UserError
 
 REPOSITORY = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from mgs.data.images import read_image
 from mgs.runtime import UserError
 
 CPU = torch.device("cpu")
-PLACES = ["auto", "ram", "disk", "off"]
+PLACES = ["auto", "ram", "disk", "none"]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def decoded(monkeypatch):
 def test_a_picture_is_the_same_wherever_it_is_kept(pictures, tmp_path, place):
     cache = ImageCache(tmp_path / "cache")
     assert cache.fill(pictures, place, CPU) == {}
-    assert cache.holds(pictures) == (place != "off")
+    assert cache.holds(pictures) == (place != "none")
     for path in pictures:
         assert torch.equal(cache.read(path), read_image(path))
     assert (tmp_path / "cache").exists() == (place == "disk")
@@ -120,7 +120,7 @@ def test_the_rule_leaves_three_quarters_of_the_memory_and_half_of_the_disk(tmp_p
     monkeypatch.setattr(module, "available_memory", lambda: 1000)
     monkeypatch.setattr(module, "free_disk", lambda folder: 5000)
     assert ImageCache(tmp_path).find_rooms("auto", CPU) == [Room("ram", 250), Room("disk", 2500)]
-    assert ImageCache(tmp_path).find_rooms("off", CPU) == []
+    assert ImageCache(tmp_path).find_rooms("none", CPU) == []
     assert ImageCache(tmp_path).find_rooms("ram", CPU) == [Room("ram", float("inf"))]
     with pytest.raises(UserError, match=r"data\.cache=gpu: the device is cpu"):
         ImageCache(tmp_path).find_rooms("gpu", CPU)

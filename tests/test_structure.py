@@ -8,12 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mgs"
 MAY_IMPORT = {
     "config": {"runtime"},
-    "runtime": set(),
+    "runtime": {"interrupts"},
+    "interrupts": set(),
     "files": {"runtime"},
     "launch": {"config", "runtime", "files"},
     "data": {"config", "runtime", "files"},
     "model": {"config", "runtime", "files"},
-    "training": {"config", "runtime", "files", "data", "model"},
+    "training": {"config", "runtime", "files", "interrupts", "data", "model"},
     "evaluation": {"config", "runtime", "files"},
     "scoring": {"config", "runtime", "files", "data", "model", "training"},
 }

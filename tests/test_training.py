@@ -25,10 +25,9 @@ from mgs.launch import load_config
 from mgs.model.clip_backbone import Backbone, load_backbone
 from mgs.model.mgs import MGS, Scores
 from mgs.runtime import UserError, compile_or_not
-from mgs.training import checkpoint
-from mgs.training.checkpoint import CheckpointWriter, load_checkpoint, save_checkpoint
+from mgs.training.checkpoint import Writer, copy_for_checkpoint, load_checkpoint, save_checkpoint
 from mgs.training.engine import Trainer, make_optimizer, sum_of_errors
-from mgs.training.pipeline import Pipeline, ahead, make_loader
+from mgs.training.pipeline import EpochOrder, Pipeline, ahead, make_loader
 
 
 def test_training_and_testing_leave_a_complete_run(here, capsys):
@@ -270,6 +269,7 @@ def test_a_trainer_runs_its_cosine_to_the_end_and_no_further(own_set):
     for _ in range(3):
         assert trainer.lr > config.train.final_lr
         trainer.train_epoch("")
+        trainer.next_epoch()
     assert trainer.lr == pytest.approx(config.train.final_lr)
 
 
@@ -302,8 +302,11 @@ def test_epochs_differ_in_order_and_workers_do_not_change_it(own_set):
     orders = []
     for workers in (0, 1):
         config.data.workers = workers
-        loader = make_loader(samples, config, pipeline_of(8), shuffled=True)
-        orders.append([[sample.name for batch in loader for _, sample in batch] for _ in range(2)])
+        order = EpochOrder(len(samples), config.seed)
+        loader = make_loader(samples, config, pipeline_of(8), order=order)
+        orders.append([])
+        for order.epoch in (1, 2):
+            orders[-1].append([sample.name for batch in loader for _, sample in batch])
     assert orders[0] == orders[1]
     assert orders[0][0] != orders[0][1]
     assert sorted(orders[0][0]) == sorted(orders[0][1])
@@ -318,6 +321,7 @@ def test_any_model_of_that_shape_can_be_driven_and_learns_the_mean(own_set):
     trainer = Trainer(model, samples, config, pipeline_of(8))
     for _ in range(60):
         trainer.train_epoch("")
+        trainer.next_epoch()
     assert model.value.item() == pytest.approx(3.0, abs=0.2)
 
 
@@ -341,7 +345,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(own_set, wrong):
     trainer = Trainer(model := Faulty({2}, wrong), samples, config, pipeline_of(8))
     before = model.value.item()
     loss = trainer.train_epoch("")
-    assert trainer.skipped == 1
+    assert trainer.counts.skipped == 1
     assert math.isfinite(loss)
     assert math.isfinite(model.value.item())
     assert model.value.item() != before
@@ -430,26 +434,47 @@ class TestCheckpoint:
             assert str(path) in str(caught.value)
 
 
-class TestCheckpointWriter:
-    def test_what_is_written_is_the_model_as_it_was_when_saving_began(self, tmp_path, own_set, monkeypatch):
-        gate = threading.Event()
-        write = checkpoint.write_checkpoint
-        monkeypatch.setattr(checkpoint, "write_checkpoint", lambda *args: gate.wait(10) and write(*args))
-        backbone = load_backbone(str(own_set / "clip.safetensors"))
-        config = Config(name="x", model=ModelConfig(clip=str(own_set / "clip.safetensors")))
-        model = MGS(backbone.clip, config.model)
-        with CheckpointWriter() as writer:
-            writer.save(tmp_path / "c.safetensors", model, config, backbone, {})
-            model.alpha.data.fill_(7.0)  # training goes on
+class TestWriter:
+    def test_writes_happen_in_order_while_the_caller_goes_on(self):
+        gate, written = threading.Event(), []
+        with Writer() as writer:
+            writer.submit(lambda: gate.wait(10) and written.append(1))
+            writer.submit(written.append, 2)
+            assert written == []
             gate.set()
-        assert load_file(tmp_path / "c.safetensors")["alpha"].item() == 0
+        assert written == [1, 2]
 
-    def test_a_write_that_fails_is_not_passed_over(self, tmp_path, own_set):
-        (tmp_path / "file").write_text("in the folder's place")
-        backbone = load_backbone(str(own_set / "clip.safetensors"))
-        config = Config(name="x", model=ModelConfig(clip=str(own_set / "clip.safetensors")))
-        with pytest.raises(OSError, match="file"), CheckpointWriter() as writer:
-            writer.save(tmp_path / "file" / "c.safetensors", MGS(backbone.clip, config.model), config, backbone, {})
+    def test_a_write_that_fails_is_not_passed_over_and_none_after_it_is_begun(self):
+        written = []
+
+        def fails():
+            raise OSError(28, "No space left on device", "last.pt")
+
+        writer = Writer()
+        writer.submit(fails)
+        writer.submit(written.append, "the checkpoint that hangs on it")
+        with pytest.raises(OSError, match=r"last\.pt"):
+            writer.__exit__(None)
+        assert written == []
+
+    def test_at_most_two_writes_wait(self):
+        gate, begun = threading.Event(), []
+        with Writer() as writer:
+            writer.submit(gate.wait, 10)
+            writer.submit(begun.append, 1)
+            threading.Timer(0.2, gate.set).start()
+            writer.submit(begun.append, 2)  # waits for the first
+            assert gate.is_set()
+        assert begun == [1, 2]
+
+
+def test_a_copy_for_a_checkpoint_is_the_model_as_it_was(own_set):
+    backbone = load_backbone(str(own_set / "clip.safetensors"))
+    config = Config(name="x", model=ModelConfig(clip=str(own_set / "clip.safetensors")))
+    model = MGS(backbone.clip, config.model)
+    tensors, _ = copy_for_checkpoint(model, config, backbone, {})
+    model.alpha.data.fill_(7.0)  # training goes on
+    assert tensors["alpha"].item() == 0
 
 
 def test_batches_fetched_ahead_come_in_order_and_an_error_among_them_surfaces():

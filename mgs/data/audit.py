@@ -79,7 +79,7 @@ def audit_dataset(data: DataConfig, requested: Sequence[int] = ()) -> tuple[str,
     lenient = replace(data, on_bad_image="skip")
     folds = [read_fold(lenient, number) for number in fold_numbers(lenient, requested)]
     paths = (sample.image for fold in folds for subset in SUBSETS for sample in getattr(fold, subset))
-    bad = ImageCache(Path(data.cache_folder)).fill(paths, place="off", device=torch.device("cpu"))
+    bad = ImageCache(Path(data.cache_folder)).fill(paths, place="none", device=torch.device("cpu"))
     return folds[0].protocol, audit(folds, bad)
 
 

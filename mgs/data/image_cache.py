@@ -89,10 +89,10 @@ class ImageCache:
 
     def find_rooms(self, place: ImagePlace, device: torch.device) -> list[Room]:
         """Where pictures may go, best first; a place asked for by name takes them all."""
-        if place == "off":
+        if place == "none":
             return []
         if place == "gpu" and device.type != "cuda":
-            raise UserError(f"data.cache=gpu: the device is {device.type}; use data.cache=auto, ram, disk or off")
+            raise UserError(f"data.cache=gpu: the device is {device.type}; use data.cache=auto, ram, disk or none")
         if place != "auto":
             return [Room(place, float("inf"))]
         rooms = [Room("ram", MEMORY_SHARE * available_memory())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,18 +19,21 @@ from torch.utils.tensorboard.summary import hparams
 from mgs.evaluation.folds import dimensions_in, measure_folds
 from mgs.evaluation.metrics import METRICS
 from mgs.evaluation.plots import draw_scatter, draw_views
-from mgs.files import without_nan
+from mgs.files import whole_file, without_nan
 from mgs.runtime import UserError
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class Journal:
-    """One fold's record, in its folder; a context manager."""
+    """One fold's record, in its folder, which goes on after the epochs in `lines`; a context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        self.lines = (folder / METRICS_FILE).open("w", encoding="utf-8")
-        self.board = SummaryWriter(str(folder))
+    def __init__(self, folder: Path, lines: Sequence[Mapping[str, Any]] = ()) -> None:
+        with whole_file(folder / METRICS_FILE) as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        self.lines = (folder / METRICS_FILE).open("a", encoding="utf-8")
+        # what an interrupted attempt recorded after those epochs is void
+        self.board = SummaryWriter(str(folder), purge_step=len(lines) + 1 if lines else None)
 
     def __enter__(self) -> Journal:
         return self
@@ -41,8 +44,8 @@ class Journal:
         self.lines.close()
         self.board.close()
 
-    def add_epoch(self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
-        """Record an epoch's training loss, learning rate and validation figures; returns the figures by dimension."""
+    def add_epoch(self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame) -> dict[str, Any]:
+        """Record an epoch's training loss, learning rate and validation figures; returns the line of metrics.jsonl."""
         figures = {
             str(row["dimension"]): {name: float(row[name]) for name in METRICS}
             for row in measure_folds(predictions).to_dict("records")
@@ -57,7 +60,7 @@ class Journal:
                 self.board.add_scalar(f"val/{name}/{dimension}", figures[dimension][name], epoch)
             self.board.add_figure(f"val/scatter/{dimension}", draw_scatter(predictions, dimension), epoch)
         self.board.flush()
-        return figures
+        return line
 
     def add_views(self, views: Tensor, row: pd.Series, epoch: int) -> None:
         """Show one validation image as the model saw it, with its scores: `views` is (V, 3, S, S), 0-1."""

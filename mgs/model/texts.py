@@ -67,6 +67,10 @@ class TextEncoder:
         return finish_texts(self.clip, x, lengths, self.constant)
 
     def start(self, texts: Sequence[str]) -> Sequence[Tensor]:
-        """Each text's tokens after the constant blocks, (L, W), L its own length."""
-        tokens = [token_numbers(text, self.clip.context_length) for text in texts]
-        return start_texts(self.clip, tokens, self.constant).split([len(text) for text in tokens])
+        """Each text's tokens after the constant blocks, (L, W), L its own length.
+
+        Each is computed alone: then its bits don't depend on which texts were new when, as after an interruption.
+        """
+        return [
+            start_texts(self.clip, [token_numbers(text, self.clip.context_length)], self.constant) for text in texts
+        ]

@@ -22,7 +22,7 @@ from mgs.data.image_cache import ACTIVATIONS, ImageCache, read_array, write_arra
 from mgs.files import folder_bytes, free_disk
 from mgs.model.mgs import MGS
 from mgs.runtime import UserError, autocast
-from mgs.training.pipeline import Pipeline, eval_batch
+from mgs.training.pipeline import Pipeline
 
 FORMAT = 1
 GB = 1e9
@@ -66,7 +66,7 @@ def open_activations(
     missing = [sample for file, sample in distinct.items() if read_array(file) is None]
     if not missing:
         return cache
-    example = compute(model, missing[:1], pipeline)[0]
+    example = compute(model, missing[0], pipeline)
     needed, there = len(missing) * example.numel() * dtype.itemsize, folder_bytes(root)
     allowed = min(config.train.cache_gb * GB - there, DISK_SHARE * free_disk(root))
     size = f"{len(missing):,} images x {example.numel() * dtype.itemsize / 1e6:.2f} MB = {needed / GB:.2f} GB"
@@ -77,24 +77,20 @@ def open_activations(
         )
         return None
     tqdm.write(f"frozen half: writing {size} to {cache.folder}; python -m mgs clean removes it")
-    batch = eval_batch(config, pipeline.device)
-    with tqdm(total=len(missing), desc="frozen half", unit="image", leave=False) as bar:
-        for i in range(0, len(missing), batch):
-            chunk = missing[i : i + batch]
-            for sample, activations in zip(chunk, compute(model, chunk, pipeline), strict=True):
-                write_array(cache.file(sample), activations.to(dtype).cpu().numpy())
-            bar.update(len(chunk))
+    for sample in tqdm(missing, desc="frozen half", unit="image", leave=False):
+        write_array(cache.file(sample), compute(model, sample, pipeline).to(dtype).cpu().numpy())
     return cache
 
 
 @torch.inference_mode()
-def compute(model: MGS, samples: Sequence[Sample], pipeline: Pipeline) -> list[Tensor]:
-    """Each sample's activations after the constant half, (V, L, W)."""
-    views = pipeline.views([pipeline.images.read(sample.image) for sample in samples])
+def compute(model: MGS, sample: Sample, pipeline: Pipeline) -> Tensor:
+    """A sample's activations after the constant half, (V, L, W).
+
+    Ten views fill a device well enough, and an image alone has the same bits whenever an interrupted job comes to it.
+    """
+    (views,) = pipeline.views([pipeline.images.read(sample.image)])
     with autocast(pipeline.device, pipeline.dtype):
-        if len({len(one) for one in views}) == 1:
-            return list(model.start(torch.stack(views)))
-        return [model.start(one[None])[0] for one in views]
+        return model.start(views[None])[0]
 
 
 def describe_key(model: MGS, pipeline: Pipeline, dtype: torch.dtype) -> str:

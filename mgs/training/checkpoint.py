@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,30 +45,41 @@ class Checkpoint:
     metadata: dict[str, Any]
 
 
-class CheckpointWriter:
-    """Writes checkpoints in a thread while training goes on; a context manager, which waits for the last one.
+class Writer:
+    """Writes files in a thread, in order, while training goes on; a context manager, which waits for the last one.
 
-    A write that failed raises at the next `save`, or on leaving.
+    A write that failed raises at the next `submit`, at `wait` or on leaving, and none after it is begun.
     """
 
     def __init__(self) -> None:
         self.thread = ThreadPoolExecutor(max_workers=1)
-        self.pending: Future | None = None
+        self.pending: deque[Future] = deque()
 
-    def __enter__(self) -> CheckpointWriter:
+    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.thread.shutdown(wait=True)
-        if kind is None and self.pending:
-            self.pending.result()
+        if kind is None:
+            self.wait()
 
-    def save(self, path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
-        """Take a copy of what `save_checkpoint` writes, and begin to write it."""
-        if self.pending:
-            self.pending.result()
-        tensors, metadata = copy_for_checkpoint(model, config, backbone, facts)
-        self.pending = self.thread.submit(write_checkpoint, path, tensors, metadata)
+    def submit(self, write: Callable[..., None], *args: Any) -> None:
+        """Begin `write(*args)` once those before are done; at most two of them wait, since each holds a copy."""
+        before = self.pending[-1] if self.pending else None
+
+        def job() -> None:
+            if before:
+                before.result()
+            write(*args)
+
+        while len(self.pending) > 1:
+            self.pending.popleft().result()
+        self.pending.append(self.thread.submit(job))
+
+    def wait(self) -> None:
+        """Until all is written."""
+        while self.pending:
+            self.pending.popleft().result()
 
 
 def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
@@ -79,11 +94,9 @@ def copy_for_checkpoint(
     model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors and the metadata of a checkpoint; the tensors are copies, which further training leaves alone."""
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in model.state_dict().items()
-        if name in trained or not name.startswith(CLIP_PREFIX) or not backbone.published
+        for name, tensor in checkpoint_tensors(model, backbone).items()
     }
     metadata = {
         "format": FORMAT,
@@ -96,10 +109,25 @@ def copy_for_checkpoint(
     return tensors, metadata
 
 
+def checkpoint_tensors(model: MGS, backbone: Backbone) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of a model: what trains, and all of a backbone that cannot be fetched by name."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in trained or not name.startswith(CLIP_PREFIX) or not backbone.published
+    }
+
+
 def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
     """Write a checkpoint's file, wholly or not at all."""
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"mgs": json.dumps(metadata, ensure_ascii=False)})
+        try:
+            save_file(tensors, temporary, metadata={"mgs": json.dumps(metadata, ensure_ascii=False)})
+        except SafetensorError as error:
+            if not (found := re.search(r"os error (\d+)", str(error))):
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,9 +16,10 @@ from tqdm import tqdm
 from mgs.config import Config, TrainConfig
 from mgs.data.datasets import Sample
 from mgs.runtime import UserError
-from mgs.training.pipeline import Batch, Pipeline, make_loader
+from mgs.training.pipeline import Batch, EpochOrder, Pipeline, make_loader
 
 MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite, before training stops
+RESTORED = ("optimizer", "schedule", "scaler")  # of a trainer, beside weights and counts
 LOWER_RATE = "lower train.lr, or set precision=fp32"
 
 
@@ -43,45 +46,83 @@ def sum_of_errors(scores: dict[str, Tensor], samples: Sequence[Sample]) -> Tenso
     return (predicted - mos.to(predicted.device, predicted.dtype)).square().mean(1).sum()
 
 
+@dataclass
+class Counts:
+    """How far training has come; what is not told by weights, optimiser and schedule."""
+
+    epoch: int = 1  # the one that is trained
+    steps: int = 0  # of it, so far
+    loss: float = 0.0  # summed over the images of its steps
+    images: int = 0  # in those of its steps that were taken
+    skipped: int = 0  # steps of all epochs that were not taken
+    skipped_in_a_row: int = 0
+
+
 class Trainer:
-    """One model, its optimiser and its schedule, advanced an epoch at a time."""
+    """One model, its optimiser and its schedule, advanced an epoch at a time; it can go on from any step."""
 
     def __init__(self, model: nn.Module, samples: Sequence[Sample], config: Config, pipeline: Pipeline) -> None:
         self.model, self.config, self.pipeline = model, config, pipeline
         self.images = len(samples)
-        self.loader = make_loader(samples, config, pipeline, shuffled=True)
+        self.order = EpochOrder(len(samples), config.seed)
+        self.loader = make_loader(samples, config, pipeline, order=self.order)
         steps = config.train.epochs * len(self.loader)
         self.optimizer, self.schedule = make_optimizer(model, config.train, steps=steps)
         self.scaler = torch.amp.GradScaler(pipeline.device.type, enabled=pipeline.dtype == torch.float16)
-        self.skipped = 0  # steps so far that were not taken
-        self.skipped_in_a_row = 0
+        self.counts = Counts()
 
     @property
     def lr(self) -> float:
         """The towers' learning rate now."""
         return float(self.schedule.get_last_lr()[0])
 
-    def train_epoch(self, description: str) -> float:
-        """One pass over the training samples, with a progress bar; returns the mean loss per image.
+    def state_dict(self) -> dict[str, Any]:
+        """All that training changes, as tensors and plain values; the tensors are those in use, not copies."""
+        weights = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        parts = {name: getattr(self, name).state_dict() for name in RESTORED}
+        return {"weights": weights, "counts": asdict(self.counts), **parts}
 
-        A step whose loss or gradient is not finite is skipped and counted in `skipped`. Ten in a row, or an epoch of
-        nothing else, raise a `UserError`.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave. Raises `KeyError`, `ValueError` or `RuntimeError` if it does not fit."""
+        _, unexpected = self.model.load_state_dict(state["weights"], strict=False)
+        if unexpected or state["weights"].keys() != self.state_dict()["weights"].keys():
+            raise ValueError("the weights are of another model")
+        for name in RESTORED:
+            getattr(self, name).load_state_dict(state[name])
+        self.counts = Counts(**state["counts"])
+
+    def train_epoch(self, description: str, after_step: Callable[[], None] = lambda: None) -> float:
+        """What is left of a pass over the training samples, with a progress bar; returns the mean loss per image.
+
+        A step whose loss or gradient is not finite is skipped and counted. Ten in a row, or an epoch of nothing else,
+        raise a `UserError`.
         """
         self.model.train()
-        total, seen = 0.0, 0
-        with tqdm(total=self.images, desc=description, unit="image", leave=False) as bar:
+        counts = self.counts
+        self.order.epoch = counts.epoch
+        self.order.start = min(counts.steps * self.config.train.batch_size, self.images)
+        with tqdm(total=self.images, initial=self.order.start, desc=description, unit="image", leave=False) as bar:
             for batch in self.pipeline.batches(self.loader):
                 loss = self.step(batch)
+                counts.steps += 1
                 if loss is not None:
-                    total, seen = total + loss * len(batch), seen + len(batch)
-                elif self.skipped_in_a_row >= min(MOST_SKIPPED, len(self.loader)):
+                    counts.loss += loss * len(batch)
+                    counts.images += len(batch)
+                elif counts.skipped_in_a_row >= min(MOST_SKIPPED, len(self.loader)):
                     raise UserError(
-                        f"training: {self.skipped_in_a_row} steps in a row whose loss or gradient is not finite; "
+                        f"training: {counts.skipped_in_a_row} steps in a row whose loss or gradient is not finite; "
                         f"{LOWER_RATE}"
                     )
                 bar.update(len(batch))
-                bar.set_postfix(loss=f"{total / max(seen, 1):.4f}", lr=f"{self.lr:.1e}")
-        return total / seen if seen else math.nan
+                bar.set_postfix(loss=f"{counts.loss / max(counts.images, 1):.4f}", lr=f"{self.lr:.1e}")
+                after_step()
+        return counts.loss / counts.images if counts.images else math.nan
+
+    def next_epoch(self) -> None:
+        """Leave the epoch that was trained, once all that hangs on it is done."""
+        counts = self.counts
+        counts.epoch += 1
+        counts.steps, counts.loss, counts.images = 0, 0.0, 0
 
     def step(self, batch: Batch) -> float | None:
         """One optimiser step; returns the batch's loss, or None for a step that was skipped."""
@@ -95,8 +136,8 @@ class Trainer:
             self.scaler.step(self.optimizer)
         self.scaler.update()  # fp16: after an overflow, on to a smaller scale
         self.schedule.step()
-        self.skipped_in_a_row = 0 if taken else self.skipped_in_a_row + 1
-        self.skipped += not taken
+        self.counts.skipped_in_a_row = 0 if taken else self.counts.skipped_in_a_row + 1
+        self.counts.skipped += not taken
         return loss.item() if taken else None
 
 
@@ -106,7 +147,7 @@ def predict(model: nn.Module, samples: Sequence[Sample], config: Config, pipelin
     model.eval()
     rows: list[dict] = []
     with tqdm(total=len(samples), desc="scoring", unit="image", leave=False, delay=2) as bar:
-        for batch in pipeline.batches(make_loader(samples, config, pipeline, shuffled=False)):
+        for batch in pipeline.batches(make_loader(samples, config, pipeline)):
             scores = {name: values.tolist() for name, values in pipeline.score(model, batch).items()}
             if not all(math.isfinite(scores[d][i]) for i, (_, sample) in enumerate(batch) for d in sample.targets):
                 raise UserError(f"scoring: the model gives no finite scores; {LOWER_RATE}")

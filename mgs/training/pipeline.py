@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from mgs.config import Config, ViewsConfig
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import read_image
 from mgs.data.views import make_views
+from mgs.interrupts import ignore_interrupts, stop_if_interrupted
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import Scores
 from mgs.runtime import autocast, choose_device, choose_precision, forbid_tf32, keep_freed_memory
@@ -51,14 +53,17 @@ class Pipeline:
         return self.halfway(sample) if self.halfway else self.images.read(sample.image)
 
     def batches(self, loader: DataLoader) -> Iterator[Batch]:
-        """The loader's batches, on the device, fetched ahead."""
+        """The loader's batches, on the device, fetched ahead; a signal that `heed_signals` holds back ends it."""
 
         def move(tensor: Tensor) -> Tensor:
             if tensor.device.type == self.device.type:
                 return tensor
             return tensor.pin_memory().to(self.device, non_blocking=True)
 
-        return ahead([(move(tensor), sample) for tensor, sample in batch] for batch in loader)
+        stop_if_interrupted()
+        for batch in ahead([(move(tensor), sample) for tensor, sample in batch] for batch in loader):
+            yield batch
+            stop_if_interrupted()  # here the caller has done with the batch
 
     def views(self, pictures: Sequence[Tensor]) -> list[Tensor]:
         """Each picture's views, (V, 3, S, S), on the device; pictures of one size are cut together."""
@@ -105,22 +110,39 @@ class SampleTensors(Dataset):
         return self.read(sample), sample
 
 
-def make_loader(samples: Sequence[Sample], config: Config, pipeline: Pipeline, *, shuffled: bool) -> DataLoader:
-    """Batches of samples; shuffled anew each epoch, in an order that only the seed decides.
+class EpochOrder(Sampler[int]):
+    """Positions of samples in the order of one epoch, which seed and epoch alone decide; `start` of them left out."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self.epoch, self.start = 1, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return iter(order[self.start :].tolist())
+
+
+def make_loader(
+    samples: Sequence[Sample], config: Config, pipeline: Pipeline, *, order: EpochOrder | None = None
+) -> DataLoader:
+    """Batches of samples, for training in an `order`, for evaluation as they come and more at once.
 
     Worker processes decode pictures only where the pipeline doesn't keep them.
     """
     kept = pipeline.halfway is not None or pipeline.images.holds(sample.image for sample in samples)
     workers = 0 if kept else config.data.workers
     data = SampleTensors(samples, pipeline.read if kept else decode)
-    # The loader draws from its generator too, depending on its workers; so the sampler has one to itself.
-    order = RandomSampler(data, generator=torch.Generator().manual_seed(config.seed))
     return DataLoader(
         data,
-        batch_size=config.train.batch_size if shuffled else eval_batch(config, pipeline.device),
-        sampler=order if shuffled else SequentialSampler(data),
+        batch_size=config.train.batch_size if order else eval_batch(config, pipeline.device),
+        sampler=order or SequentialSampler(data),
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=ignore_interrupts,
+        generator=torch.Generator(),  # it draws seeds for its workers, which must not move the global generator
         collate_fn=list,  # pictures differ in size, so they stay a list
     )
 

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: they end a program by way of every `finally`, or, while training, at the end of a step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+_heard: list[int] = []  # signals that wait for the end of a step; a process has one set of handlers
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; the message says what was kept."""
+
+    def __init__(self, number: int, message: str = "interrupted") -> None:
+        super().__init__(message)
+        self.number = number
+
+
+def interrupt(number: int, frame: object = None) -> None:
+    """A signal's handler: end the program, by way of every `finally`."""
+    raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def heed_signals() -> Iterator[None]:
+    """Within, the first Ctrl-C or SIGTERM waits for `stop_if_interrupted`; a second ends the program at once."""
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+        yield
+        return
+
+    def note(number: int, frame: object) -> None:
+        if _heard:
+            raise KeyboardInterrupt("stopped at once; what was saved before is kept")
+        _heard.append(number)
+        os.write(2, b"\nstopping after this step; once more to stop at once\n")  # unbuffered: we may be within a print
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+        stop_if_interrupted()  # one that came when there was no step any more
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _heard.clear()
+
+
+def stop_if_interrupted() -> None:
+    """Raise `Interrupted` if a signal has come since `heed_signals` began; for loops to call between steps."""
+    if _heard:
+        interrupt(_heard[0])
+
+
+def ignore_interrupts(*_: object) -> None:
+    """For worker processes, which get the terminal's Ctrl-C too: the main process decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

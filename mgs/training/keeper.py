@@ -1,0 +1,126 @@
+"""What a fold keeps while it trains, so that a process may die at any moment: progress, the best epoch, the finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from mgs.config import Config
+from mgs.data.splits import Fold
+from mgs.files import free_disk, whole_file
+from mgs.interrupts import Interrupted
+from mgs.model.clip_backbone import Backbone
+from mgs.model.mgs import MGS
+from mgs.runtime import UserError, environment
+from mgs.training.checkpoint import (
+    CHECKPOINT,
+    FINISHED,
+    Writer,
+    checkpoint_tensors,
+    copy_for_checkpoint,
+    write_checkpoint,
+)
+from mgs.training.engine import Trainer
+from mgs.training.progress import PROGRESS, Setting, copy_progress, resume, write_progress
+
+GB = 1e9
+
+
+class Keeper:
+    """Keeps one fold's training in its folder; a context manager, which waits for what is being written.
+
+    Making one puts the trainer where an interrupted attempt stopped, on a CPU to the bit.
+    """
+
+    def __init__(self, folder: Path, setting: Setting, model: MGS, trainer: Trainer) -> None:
+        self.folder, self.setting, self.model, self.trainer = folder, setting, model, trainer
+        self.history, changes = resume(folder / PROGRESS, setting, trainer)
+        self.writer = Writer()
+        self.saved = time.monotonic()
+        if self.history.lines or trainer.counts.steps:
+            tqdm.write(f"{folder}: goes on from {self.place}")
+        for change in changes:
+            tqdm.write(f"{folder}: {change} since it was interrupted, so figures may differ in their last digits")
+
+    @property
+    def place(self) -> str:
+        """How far the fold has come, in words."""
+        return f"epoch {self.trainer.counts.epoch}, after step {self.trainer.counts.steps}"
+
+    def __enter__(self) -> Keeper:
+        self.writer.__enter__()
+        if self.trainer.counts.steps == 0 and 0 < self.history.best_epoch == self.trainer.counts.epoch - 1:
+            self.keep_best()  # the attempt may have died between last.pt, whose weights these are, and the checkpoint
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, Interrupted):
+            self.keep()
+            self.writer.wait()
+            told = f"interrupted; fold {self.setting.fold.number}, {self.place}, is kept in {self.folder / PROGRESS}"
+            error.args = (f"{told}; the same command goes on from there",)
+        self.writer.__exit__(kind)
+        if kind and not isinstance(error, KeyboardInterrupt) and (self.folder / PROGRESS).exists():
+            tqdm.write(f"{self.folder / PROGRESS}: holds what was trained; the same command goes on from there")
+
+    def tick(self) -> None:
+        """Keep progress if `train.save_minutes` have gone by; for the engine to call after each step."""
+        if time.monotonic() - self.saved >= 60 * self.setting.config.train.save_minutes:
+            self.keep()
+
+    def keep(self) -> None:
+        """Begin to write all that the fold needs to go on from here."""
+        self.writer.submit(
+            write_progress, self.folder / PROGRESS, copy_progress(self.setting, self.trainer, self.history)
+        )
+        self.saved = time.monotonic()
+
+    def keep_best(self) -> None:
+        """Begin to write the weights as they are now as the fold's checkpoint."""
+        facts = {
+            "dataset": self.setting.config.data.dataset,
+            "protocol": self.setting.fold.protocol,
+            "fold": self.setting.fold.number,
+            "fold_sha256": self.setting.fold.sha256,
+            "epoch": self.history.best_epoch,
+            "val": self.history.lines[self.history.best_epoch - 1]["val"],
+            "skipped_steps": self.trainer.counts.skipped,
+            "environment": environment(self.setting.device),
+        }
+        copies = copy_for_checkpoint(self.model, self.setting.config, self.setting.backbone, facts)
+        self.writer.submit(write_checkpoint, self.folder / CHECKPOINT, *copies)
+
+    def end_epoch(self, line: dict, value: float, predictions: pd.DataFrame) -> None:
+        """Record an epoch's figures, `value` deciding whether it is the best so far, and keep it."""
+        better = self.history.add(line, value, predictions)
+        self.trainer.next_epoch()
+        self.keep()  # before the checkpoint: its weights can be had from here, and not the other way round
+        if better:
+            self.keep_best()
+
+    def finish(self) -> None:
+        """Mark the fold as finished, once all is written, with the best epoch's predictions on val."""
+        self.writer.wait()
+        with whole_file(self.folder / FINISHED) as path:
+            pd.DataFrame(self.history.best_predictions).to_csv(path, index=False)
+        (self.folder / PROGRESS).unlink()
+
+
+def announce_disk(config: Config, backbone: Backbone, folds: Sequence[Fold]) -> str:
+    """How much disk these folds will take, in a line; `UserError` where there is less.
+
+    Each fold leaves a checkpoint; one at a time has `last.pt` besides, with its successor while that is written.
+    """
+    model = MGS(backbone.clip, config.model)
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    kept = sum(tensor.nbytes for tensor in checkpoint_tensors(model, backbone).values())
+    last = 3 * trained  # weights, and AdamW's two moments
+    needed, free = len(folds) * kept + 2 * last + kept, free_disk(config.run_folder)
+    text = f"disk: {needed / GB:.2f} GB at most ({kept / GB:.2f} GB a fold stay), {free / GB:.1f} GB free"
+    if needed > free:
+        raise UserError(f"{config.run_folder}: {text}; make room, or set runs=ANOTHER/FOLDER")
+    return text

@@ -1,0 +1,348 @@
+"""An interrupted training goes on as if it had never stopped, or says why it can't; two never share a folder."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import random_clip
+from safetensors.torch import save_file
+
+import train as training
+from mgs.config import NOT_THE_RUN, Config, flat_config
+from mgs.files import UNFINISHED, locked, whole_file
+from mgs.interrupts import Interrupted, heed_signals
+from mgs.launch import load_config, save_config
+from mgs.runtime import UserError, random_state, set_random_state
+from mgs.training import keeper, progress
+from mgs.training.engine import Trainer
+from mgs.training.pipeline import Pipeline
+
+REPOSITORY = Path(__file__).parents[1]
+WORDS = ["own.yaml", "train.batch_size=4"]  # 21 train images a fold: six steps an epoch, three epochs, two folds
+KEPT = ("best.safetensors", "predictions_val.csv", "metrics.jsonl")
+
+
+class Killed(BaseException):
+    """Ends training like a SIGKILL: nothing catches it to save anything."""
+
+
+def results(run):
+    """The bytes of everything that a run leaves, but for TensorBoard's, which hold the time of day."""
+    return {(fold.name, name): (fold / name).read_bytes() for fold in sorted(run.glob("fold_*")) for name in KEPT}
+
+
+@pytest.fixture
+def unbroken(here):
+    training.main(WORDS)
+    found = results(here / "runs" / "own")
+    (here / "runs").rename(here / "unbroken")
+    assert len(found) == 6
+    return found
+
+
+def die_at(monkeypatch, moment, error=Killed):
+    """Raise `error` at the `moment`-th time that training takes a step, scores a batch or begins to write a file."""
+    count = 0
+
+    def counted(function, *, before=True):
+        def call(*args, **options):
+            nonlocal count
+            result = None if before else function(*args, **options)
+            count += 1
+            if count == moment:
+                raise error
+            return function(*args, **options) if before else result
+
+        return call
+
+    monkeypatch.setattr(Trainer, "step", counted(Trainer.step, before=False))
+    monkeypatch.setattr(Pipeline, "score", counted(Pipeline.score))
+    monkeypatch.setattr(progress, "whole_file", counted(whole_file))
+    monkeypatch.setattr(keeper, "whole_file", counted(whole_file))
+
+
+@pytest.mark.parametrize("words", [[], ["train.save_minutes=1e-9"], ["model.freeze_stem=true", "data.workers=1"]])
+def test_a_resumed_run_equals_an_uninterrupted_one_wherever_it_died(here, words):
+    """Died again and again, each time a little later, until there is nothing left to do."""
+    training.main([*WORDS, *words, "data.cache_folder=kept"])
+    unbroken = results(here / "runs" / "own")
+    shutil.rmtree(here / "runs")
+    shutil.rmtree(here / "kept", ignore_errors=True)
+    deaths, moment = 0, 5
+    while True:
+        with pytest.MonkeyPatch.context() as patch:
+            die_at(patch, moment)
+            try:
+                training.main([*WORDS, *words, "data.cache_folder=kept"])
+                break
+            except Killed:
+                deaths, moment = deaths + 1, moment + 4
+    assert deaths > 3
+    assert results(here / "runs" / "own") == unbroken
+    assert not [path for path in (here / "runs").rglob("*") if path.name.startswith(".")]
+    assert not list((here / "runs").rglob("last.pt"))
+
+
+def test_ctrl_c_finishes_the_step_and_the_same_command_goes_on_from_there(here, unbroken, monkeypatch, capsys):
+    step = Trainer.step
+    for number in (3, 2, 9):  # mid-epoch, again, and in the next epoch
+        with monkeypatch.context() as patch:
+            calls = []
+
+            def interrupted(trainer, batch, number=number, calls=calls):
+                calls.append(1)
+                if len(calls) == number:
+                    os.kill(os.getpid(), signal.SIGTERM if number == 2 else signal.SIGINT)
+                return step(trainer, batch)
+
+            patch.setattr(Trainer, "step", interrupted)
+            with pytest.raises(Interrupted, match=r"fold 1, epoch \d, after step \d, is kept in .*last\.pt") as caught:
+                training.main(WORDS)
+            assert caught.value.number == (signal.SIGTERM if number == 2 else signal.SIGINT)
+            assert len(calls) == number
+    assert (here / "runs/own/fold_01/last.pt").exists()
+    capsys.readouterr()
+    training.main(WORDS)
+    assert "fold_01: goes on from epoch 3, after step 2" in capsys.readouterr().out
+    assert results(here / "runs" / "own") == unbroken
+
+
+def test_an_interrupt_in_validation_keeps_the_epoch_that_was_trained(here, unbroken, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        predict = training.predict
+
+        def interrupted(*args):
+            os.kill(os.getpid(), signal.SIGINT)
+            return predict(*args)
+
+        patch.setattr(training, "predict", interrupted)
+        with pytest.raises(Interrupted, match=r"epoch 1, after step 6"):
+            training.main(WORDS)
+    training.main(WORDS)
+    assert results(here / "runs" / "own") == unbroken
+
+
+def test_a_second_signal_ends_at_once_and_one_after_the_last_step_is_not_lost():
+    def send(*numbers):
+        with heed_signals():
+            for number in numbers:
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt, match="at once"):
+        send(signal.SIGINT, signal.SIGINT)
+    with pytest.raises(Interrupted):
+        send(signal.SIGTERM)
+    with heed_signals():
+        pass  # nothing is left over
+
+
+def interrupt_fold(here, words=(), moment=16):
+    with pytest.MonkeyPatch.context() as patch:
+        die_at(patch, moment)
+        with pytest.raises(Killed):
+            training.main([*WORDS, "folds=[1]", *words])
+    assert (here / "runs/own/fold_01/last.pt").exists()
+
+
+def test_a_changed_config_is_refused_with_its_keys_until_told_otherwise(here):
+    interrupt_fold(here)
+    with pytest.raises(UserError, match=r"another train\.lr, views\.antialias; .*overwrite=true"):
+        training.main([*WORDS, "folds=[1]", "train.lr=2e-3", "views.antialias=true"])
+    training_again = [*WORDS, "folds=[1]", "train.lr=2e-3"]
+    save_config(load_config(here / "own.yaml", training_again[1:]), here / "runs/own/config.yaml")
+    with pytest.raises(UserError, match=r"last\.pt: begun with another train\.lr; .*overwrite=true"):
+        training.main(training_again)
+    training.main([*training_again, "overwrite=true"])
+    assert (here / "runs/own/fold_01/predictions_val.csv").exists()
+
+
+def test_what_may_change_between_two_calls_may_change(here):
+    interrupt_fold(here)
+    training.main([*WORDS, "folds=[1]", "data.workers=1", "train.save_minutes=3", "data.cache=none"])
+
+
+def test_changed_data_and_another_backbone_are_refused(here):
+    interrupt_fold(here)
+    table = (here / "mos.csv").read_text()
+    (here / "mos.csv").write_text(table.replace("number 7", "number seven"))
+    with pytest.raises(UserError, match=r"last\.pt: begun on other data"):
+        training.main([*WORDS, "folds=[1]"])
+    (here / "mos.csv").write_text(table)
+    save_file(random_clip(size=32, width=64, layers=2, embed=32, seed=1).state_dict(), here / "clip.safetensors")
+    with pytest.raises(UserError, match=r"last\.pt: begun with another clip\.safetensors"):
+        training.main([*WORDS, "folds=[1]"])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def put_text(path):
+    path.write_text("hello")
+
+
+def put_code(path):
+    torch.save({"format": subprocess.Popen}, path)
+
+
+def edit(**changes):
+    def change(path):
+        torch.save({**torch.load(path, weights_only=True), **changes}, path)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "part"),
+    [
+        (cut, "not readable as an unfinished fold"),
+        (put_text, "not readable as an unfinished fold"),
+        (put_code, "not readable as an unfinished fold"),
+        (edit(format="mgs-progress-9"), "in format mgs-progress-9, this version reads"),
+        (edit(config={"train": {"epochs": "${oc.env:HOME}"}}), "refers to something outside"),
+        (edit(config_sha256="0"), "not the one it was written with"),
+        (edit(trainer={}), "does not fit this model"),
+        (edit(random=None), "does not fit this model"),
+    ],
+)
+def test_progress_that_is_damaged_or_foreign_is_one_line_with_the_remedy(here, spoil, part):
+    interrupt_fold(here)
+    spoil(here / "runs/own/fold_01/last.pt")
+    with pytest.raises(UserError, match=part) as caught:
+        training.main([*WORDS, "folds=[1]"])
+    assert "last.pt" in str(caught.value)
+    assert "overwrite=true" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_best_epochs_checkpoint_is_made_again_where_only_progress_was_written(here, unbroken, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "write_checkpoint", lambda *args: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            training.main(WORDS)
+    folder = here / "runs/own/fold_01"
+    assert (folder / "last.pt").exists()
+    assert not (folder / "best.safetensors").exists()
+    training.main(WORDS)
+    assert results(here / "runs" / "own") == unbroken
+
+
+def test_every_librarys_random_numbers_go_on():
+    before = random_state()
+    first = (np.random.rand(), torch.rand(1).item(), __import__("random").random())  # noqa: NPY002
+    set_random_state(before)
+    assert first == (np.random.rand(), torch.rand(1).item(), __import__("random").random())  # noqa: NPY002
+
+
+def test_curves_in_tensorboard_hold_each_epoch_once(here):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    interrupt_fold(here, moment=20)
+    training.main([*WORDS, "folds=[1]"])
+    board = EventAccumulator(str(here / "runs/own/fold_01")).Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3]
+
+
+def test_a_second_run_into_a_folder_refuses_and_a_dead_ones_lock_holds_nobody(here):
+    holder = f"""if True:
+        import sys, time
+        sys.path.insert(0, {str(REPOSITORY)!r})
+        from pathlib import Path
+        from mgs.files import locked
+        with locked(Path("runs/own/.lock"), "x"):
+            print("held", flush=True)
+            time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=rf"runs/own: in use by another process \(process {process.pid} on "):
+            training.main([*WORDS, "folds=[1]", "train.epochs=1"])
+        assert not (here / "runs/own/config.yaml").exists()
+        process.kill()
+        process.wait()
+    training.main([*WORDS, "folds=[1]", "train.epochs=1"])
+    assert not (here / "runs/own/.lock").exists()
+
+
+def test_a_lock_is_let_go_when_its_holder_fails(tmp_path):
+    with pytest.raises(ValueError, match="x"), locked(tmp_path / ".lock", "it"):
+        raise ValueError("x")
+    with locked(tmp_path / ".lock", "it"):
+        pass
+
+
+def test_what_killed_processes_left_half_written_is_removed(here):
+    folder = here / "runs/own/fold_01"
+    folder.mkdir(parents=True)
+    (folder / f"{UNFINISHED}last.pt.x.pt").write_bytes(b"half")
+    training.main([*WORDS, "folds=[1]", "train.epochs=1"])
+    assert not list(folder.glob(".*"))
+
+
+def test_disk_is_announced_as_much_as_is_used_and_too_little_stops_before_training(here, monkeypatch, capsys):
+    most = 0
+
+    def watch(path, content, write=progress.write_progress):
+        nonlocal most
+        write(path, content)
+        most = max(most, sum(file.stat().st_size for file in path.parent.iterdir()))
+
+    monkeypatch.setattr(keeper, "write_progress", watch)
+    training.main([*WORDS, "folds=[1]"])
+    announced = float(capsys.readouterr().out.split("disk: ")[1].split(" GB")[0]) * 1e9
+    assert most < announced < 3 * most
+    monkeypatch.setattr(keeper, "free_disk", lambda folder: 1000)
+    with pytest.raises(UserError, match=r"runs/full: disk: .* 0\.0 GB free; make room"):
+        training.main([*WORDS, "name=full"])
+    assert not (here / "runs/full").exists()
+
+
+def test_everything_that_changes_results_is_in_the_configs_hash():
+    assert set(NOT_THE_RUN) < set(flat_config(Config()))
+
+
+def test_a_real_process_killed_and_terminated_goes_on_to_the_same_end(here):
+    words = [*WORDS, "train.save_minutes=1e-9"]
+    training.main(words)
+    unbroken = results(here / "runs" / "own")
+    shutil.rmtree(here / "runs")
+    command = [sys.executable, str(REPOSITORY / "train.py"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    last = here / "runs/own/fold_01/last.pt"
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            begun = last.stat().st_mtime_ns if last.exists() else 0
+            while process.poll() is None and not (last.exists() and last.stat().st_mtime_ns > begun):
+                time.sleep(0.01)
+            process.send_signal(number)
+            _, error = process.communicate()
+            assert process.returncode == code, error
+            assert b"Traceback" not in error
+            if code > 0:
+                assert b"is kept in runs/own/fold_01/last.pt; the same command goes on" in error
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "goes on from epoch" in done.stdout
+    assert results(here / "runs" / "own") == unbroken
+    predictions = pd.read_csv(here / "runs/own/fold_02/predictions_val.csv")
+    assert len(predictions) == 3
+
+
+def test_the_run_says_how_to_go_on_after_any_failure(here, monkeypatch, capsys):
+    die_at(monkeypatch, 16, error=RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        training.main([*WORDS, "folds=[1]"])
+    assert "last.pt: holds what was trained; the same command goes on from there" in capsys.readouterr().out
+
+
+def test_the_saved_config_of_a_run_stays_readable(here):
+    interrupt_fold(here)
+    assert load_config(here / "runs/own/config.yaml").train.batch_size == 4
