@@ -109,6 +109,8 @@ def test_elsewhere(config: Config, path: Path) -> None:
     """
     checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
     origin, dataset = checkpoint.metadata, config.data.dataset
+    if untold := [fact for fact in ("dataset", "protocol", "fold", "val") if fact not in origin]:
+        raise UserError(f"{path}: does not say its {', '.join(untold)}, so what it has seen is unknown; train one")
     if origin["dataset"] == dataset and not facts_of(dataset).own:
         problem = f"was trained on {dataset} itself, perhaps on these very images"
         raise UserError(f"{path}: {problem}; test its run without --checkpoint")
@@ -140,7 +142,7 @@ def test_elsewhere(config: Config, path: Path) -> None:
 def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mapping[str, Any], path: Path) -> None:
     """Raise a `UserError` where the checkpoint was trained on one of these very folds and others of them are tested."""
     hashes = {read_fold(config.data, number).sha256: number for number in fold_numbers(config.data, [])}
-    own = hashes.get(origin["fold_sha256"])
+    own = hashes.get(origin.get("fold_sha256", ""))  # imported ones have none
     if own is not None and any(fold.number != own for fold in folds):
         raise UserError(
             f"{path}: trained on fold {own} of these, so it has seen images of the others; say folds=[{own}]"

@@ -145,7 +145,7 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
     rules = [
         (
             "name",
-            config.name not in ("", ".", "..") and not set("/\\") & set(config.name),
+            config.name not in ("", ".", "..") and not set("/\\") & set(config.name) and config.name.isprintable(),
             "a folder's name, without /",
         ),
         ("seed", 0 <= config.seed < 2**32, "from 0 to 4294967295"),

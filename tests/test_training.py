@@ -25,8 +25,10 @@ from mgs.launch import load_config
 from mgs.model.clip_backbone import Backbone, load_backbone
 from mgs.model.mgs import MGS, Scores
 from mgs.runtime import UserError, compile_or_not
-from mgs.training.checkpoint import Writer, copy_for_checkpoint, load_checkpoint, save_checkpoint
+from mgs.training import checkpoint
+from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint, save_checkpoint
 from mgs.training.engine import Trainer, make_optimizer, sum_of_errors
+from mgs.training.keeper import Writer
 from mgs.training.pipeline import EpochOrder, Pipeline, ahead, make_loader
 
 
@@ -393,7 +395,8 @@ class TestCheckpoint:
         return model
 
     @pytest.mark.parametrize("published", [True, False])
-    def test_a_checkpoint_gives_back_every_parameter(self, tmp_path, own_set, published):
+    def test_a_checkpoint_gives_back_every_parameter(self, tmp_path, own_set, published, monkeypatch):
+        monkeypatch.setattr(checkpoint, "is_published", lambda name: published)
         model = self.save(tmp_path / "c.safetensors", own_set, published=published, temperature="learned")
         again = load_checkpoint(tmp_path / "c.safetensors").model
         for (name, one), other in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
@@ -413,7 +416,8 @@ class TestCheckpoint:
         (here / "clip.safetensors").unlink()
         assert load_checkpoint(path).config.name == "x"
 
-    def test_another_backbone_under_the_same_name_is_refused(self, tmp_path, here):
+    def test_another_backbone_under_the_same_name_is_refused(self, tmp_path, here, monkeypatch):
+        monkeypatch.setattr(checkpoint, "is_published", lambda name: True)
         path = tmp_path / "c.safetensors"
         self.save(path, here, published=True)
         save_file(random_clip(size=32, width=64, layers=2, embed=32, seed=1).state_dict(), here / "clip.safetensors")

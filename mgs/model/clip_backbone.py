@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import warnings
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -14,14 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mgs.files import file_sha256
+from mgs.model.weights import as_tensors, read_weights
 from mgs.runtime import UserError
 
 CONTEXT = 77  # tokens of text that every OpenAI CLIP reads
+MOST_CONTEXT, MOST_PIXELS = 1024, 2048  # far above any CLIP
 HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
 DEMO_CLIP = "demo_clip.safetensors"
 DOWNLOADS = Path("~/.cache/clip")  # where openai-clip keeps what it downloads
@@ -88,6 +87,11 @@ def load_backbone(name: str) -> Backbone:
     return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=False)
 
 
+def is_published(name: str) -> bool:
+    """Whether openai-clip can fetch a CLIP of this name."""
+    return name in openai_clip().clip._MODELS
+
+
 def published_sha256() -> dict[str, str]:
     """File name -> SHA-256, of all that openai-clip can download; its addresses hold the hash."""
     return {url.split("/")[-1]: url.split("/")[-2] for url in openai_clip().clip._MODELS.values()}
@@ -106,32 +110,21 @@ def download(name: str, url: str) -> Path:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """A CLIP file's tensors by their OpenAI names: JIT archive, `.pt` state dict (no pickled code), `.safetensors`."""
+    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; none of it is run."""
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        elif is_jit_archive(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch deprecates TorchScript; OpenAI ships it, and we only read it
-                state = torch.jit.load(path, map_location="cpu").state_dict()
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # readers of zip, pickle, TorchScript and safetensors each raise errors of their own
+        content = read_weights(path)
+    except OSError as error:
+        raise UserError(f"model.clip={path}: cannot be read ({error.strerror or error}); check the file") from None
+    except Exception:  # readers of zip, pickle and safetensors each raise errors of their own
         raise UserError(
             f"model.clip={path}: not readable as CLIP weights: neither a TorchScript archive, nor a .pt with nothing "
             "but a dict of tensors, nor a .safetensors file; download it again"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"model.clip={path}: not a plain dict of tensors; save the model's state_dict() alone")
+    try:
+        state = as_tensors(content)
+    except ValueError as error:
+        raise UserError(f"model.clip={path}: {error}; save the model's state_dict() alone") from None
     return {key: value for key, value in state.items() if key not in SCRIPT_CONSTANTS}
-
-
-def is_jit_archive(path: Path) -> bool:
-    """Whether the file is TorchScript, which carries code beside its tensors, rather than a saved state dict."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def build_clip(state: StateDict, source: Path | str) -> Clip:
@@ -143,6 +136,9 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
         grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
         text_width, embed_dim = state["text_projection"].shape
         blocks = [count_blocks(state, tower) for tower in ("visual.transformer", "transformer")]
+        context = len(state["positional_embedding"])
+        if context > MOST_CONTEXT or patch * grid > MOST_PIXELS:  # whose masks and pictures would fill the memory
+            raise ValueError(f"{context} tokens of text and pictures of {patch * grid} pixels")
         if not grid or not all(blocks) or not all(weight.is_floating_point() for weight in state.values()):
             raise ValueError("a tower without positions or blocks, or weights that are not floating point")
         clip: Clip = openai_clip().model.CLIP(
@@ -151,7 +147,7 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
             vision_layers=blocks[0],
             vision_width=width,
             vision_patch_size=patch,
-            context_length=len(state["positional_embedding"]),
+            context_length=context,
             vocab_size=len(state["token_embedding.weight"]),
             transformer_width=text_width,
             transformer_heads=text_width // HEAD_WIDTH,

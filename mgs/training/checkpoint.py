@@ -5,30 +5,34 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 import mgs
-from mgs.config import Config
+from mgs.config import DIMENSIONS, Config, config_of
 from mgs.files import whole_file
-from mgs.model.clip_backbone import Backbone, build_clip, load_backbone
+from mgs.model.clip_backbone import Backbone, build_clip, is_published, load_backbone
 from mgs.model.mgs import MGS
+from mgs.model.weights import as_tensors
 from mgs.runtime import UserError
 
 CHECKPOINT = "best.safetensors"
 FINISHED = "predictions_val.csv"  # written last, so a fold folder that has it is complete
 FORMAT = "mgs-1"
 CLIP_PREFIX = "clip."
+KINDS = {  # what metadata may hold; the facts of a training are not there in every checkpoint
+    "mgs_version": str, "config": dict, "sentences": list, "backbone": dict, "dataset": str, "protocol": str,
+    "fold": int, "fold_sha256": str, "epoch": int, "val": dict,
+}  # fmt: skip
+MAY_LACK = ("dataset", "protocol", "fold", "fold_sha256", "epoch", "val")
+BACKBONE_KINDS = {"name": str, "sha256": str, "embedded": bool}
 
 
 def fold_folder(run: Path, number: int) -> Path:
@@ -43,43 +47,6 @@ class Checkpoint:
     model: MGS
     config: Config
     metadata: dict[str, Any]
-
-
-class Writer:
-    """Writes files in a thread, in order, while training goes on; a context manager, which waits for the last one.
-
-    A write that failed raises at the next `submit`, at `wait` or on leaving, and none after it is begun.
-    """
-
-    def __init__(self) -> None:
-        self.thread = ThreadPoolExecutor(max_workers=1)
-        self.pending: deque[Future] = deque()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.thread.shutdown(wait=True)
-        if kind is None:
-            self.wait()
-
-    def submit(self, write: Callable[..., None], *args: Any) -> None:
-        """Begin `write(*args)` once those before are done; at most two of them wait, since each holds a copy."""
-        before = self.pending[-1] if self.pending else None
-
-        def job() -> None:
-            if before:
-                before.result()
-            write(*args)
-
-        while len(self.pending) > 1:
-            self.pending.popleft().result()
-        self.pending.append(self.thread.submit(job))
-
-    def wait(self) -> None:
-        """Until all is written."""
-        while self.pending:
-            self.pending.popleft().result()
 
 
 def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
@@ -131,17 +98,34 @@ def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], metadata: dic
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a checkpoint says about itself, without its tensors. Raises `UserError`."""
+    """What a checkpoint says about itself, without its tensors, found to be of the right kinds. Raises `UserError`."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = json.loads((file.metadata() or {})["mgs"])
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: no readable checkpoint ({error}); train one with train.py") from None
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise UserError(f"{path}: not an MGS checkpoint: it has no metadata of ours; train one with train.py") from None
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: in format {metadata.get('format')}, this version reads {FORMAT}; use another mgs")
+    try:
+        if metadata["format"] != FORMAT:
+            raise UserError(f"{path}: in format {metadata['format']}, this version reads {FORMAT}; use another mgs")
+        check_kinds(metadata, KINDS)
+        check_kinds(metadata["backbone"], BACKBONE_KINDS)
+        config_of(metadata["config"])
+        if strange := set(metadata.get("val", {})) - set(DIMENSIONS):
+            raise ValueError(f"val: {strange.pop()} is no dimension")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not an MGS checkpoint ({' '.join(str(error).split())})") from None
     return metadata
+
+
+def check_kinds(content: dict[str, Any], kinds: Mapping[str, type]) -> None:
+    """`ValueError` for a value of another type than named, `KeyError` for one that is missing and must not be."""
+    for key, kind in kinds.items():
+        if key not in content and key in MAY_LACK:
+            continue
+        if not isinstance(content[key], kind) or (isinstance(content[key], bool) and kind is not bool):
+            raise ValueError(f"{key}: must be of type {kind.__name__}")
 
 
 def refuse_other_fold(folder: Path, sha256: str) -> None:
@@ -156,10 +140,12 @@ def refuse_other_fold(folder: Path, sha256: str) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint, on the CPU, in eval mode; nothing in it is unpickled or run. Raises `UserError`."""
     metadata = read_metadata(path)
+    config = config_of(metadata["config"])
     try:
-        tensors = load_file(path)
-        merged = OmegaConf.merge(OmegaConf.structured(Config), metadata["config"])
-        config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        tensors = as_tensors(load_file(path))
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32:
+                raise ValueError(f"{name}: {tensor.dtype} where checkpoints hold torch.float32")
         clip = find_clip(path, metadata["backbone"], tensors)
         model = MGS(clip, config.model)
         if model.sentences != metadata["sentences"]:
@@ -167,7 +153,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 f"{path}: trained with other sentences than this version's; score with mgs {metadata['mgs_version']}"
             )
         missing, unexpected = model.load_state_dict(tensors, strict=False)
-    except (KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise UserError(f"{path}: not an MGS checkpoint ({' '.join(str(error).split())})") from None
     except RuntimeError as error:
         raise UserError(f"{path}: its tensors do not fit its config: {' '.join(str(error).split())[:300]}") from None
@@ -182,6 +168,8 @@ def find_clip(path: Path, backbone: dict[str, Any], tensors: dict[str, torch.Ten
     if backbone["embedded"]:
         own = {k.removeprefix(CLIP_PREFIX): v for k, v in tensors.items() if k.startswith(CLIP_PREFIX)}
         return build_clip(own, path)
+    if not is_published(backbone["name"]):  # a path would be on the machine of whoever wrote the checkpoint
+        raise UserError(f"{path}: holds no backbone, and {backbone['name']!r} is none that can be fetched by name")
     found = load_backbone(backbone["name"])
     if found.sha256 != backbone["sha256"]:
         raise UserError(f"{path}: trained on another {backbone['name']} (SHA-256 {backbone['sha256'][:12]}...)")

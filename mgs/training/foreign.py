@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from mgs.config import Config, DataConfig, ModelConfig
@@ -13,6 +11,7 @@ from mgs.data.datasets import facts_of
 from mgs.files import file_sha256
 from mgs.model.clip_backbone import Backbone, build_clip
 from mgs.model.mgs import MGS
+from mgs.model.weights import as_tensors, read_weights
 from mgs.runtime import UserError
 from mgs.training.checkpoint import CHECKPOINT, save_checkpoint
 
@@ -60,7 +59,7 @@ def import_original(path: Path, folder: Path, *, dataset: str) -> list[str]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors below `model_state_dict`, or of a bare state dict."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_weights(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception:  # readers of zip and pickle raise errors of their own
@@ -68,8 +67,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path}: not a .pt file of tensors and numbers alone; what else it holds could run code, so it is not read"
         ) from None
     state = content.get("model_state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: no dict of tensors under model_state_dict; not a checkpoint of the original project")
+    try:
+        state = as_tensors(state)
+    except ValueError as error:
+        problem = f"no dict of tensors under model_state_dict that could be used ({error})"
+        raise UserError(f"{path}: {problem}; not a checkpoint of the original project") from None
     return {name.removeprefix("module."): value.float() for name, value in state.items()}  # module.: of DataParallel
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -19,7 +22,6 @@ from mgs.runtime import UserError, environment
 from mgs.training.checkpoint import (
     CHECKPOINT,
     FINISHED,
-    Writer,
     checkpoint_tensors,
     copy_for_checkpoint,
     write_checkpoint,
@@ -28,6 +30,43 @@ from mgs.training.engine import Trainer
 from mgs.training.progress import PROGRESS, Setting, copy_progress, resume, write_progress
 
 GB = 1e9
+
+
+class Writer:
+    """Writes files in a thread, in order, while training goes on; a context manager, which waits for the last one.
+
+    A write that failed raises at the next `submit`, at `wait` or on leaving, and none after it is begun.
+    """
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(max_workers=1)
+        self.pending: deque[Future] = deque()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.thread.shutdown(wait=True)
+        if kind is None:
+            self.wait()
+
+    def submit(self, write: Callable[..., None], *args: Any) -> None:
+        """Begin `write(*args)` once those before are done; at most two of them wait, since each holds a copy."""
+        before = self.pending[-1] if self.pending else None
+
+        def job() -> None:
+            if before:
+                before.result()
+            write(*args)
+
+        while len(self.pending) > 1:
+            self.pending.popleft().result()
+        self.pending.append(self.thread.submit(job))
+
+    def wait(self) -> None:
+        """Until all is written."""
+        while self.pending:
+            self.pending.popleft().result()
 
 
 class Keeper:
