@@ -110,6 +110,25 @@ def locked(path: Path, what: str) -> Iterator[None]:
         os.close(handle)
 
 
+class Fence:
+    """Tells whether files really lie below a folder, past `..`, absolute paths and links; the folder may be a link."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.path.realpath(root)
+        self.folders: dict[str, str] = {}  # as written -> as it is
+
+    def holds(self, path: Path) -> bool:
+        """Whether the path, which need not exist, leads to a place below the folder."""
+        if "\0" in str(path):
+            return True  # no file can have this name
+        folder, name = os.path.split(path)
+        if name in ("", ".", "..") or os.path.islink(path):
+            real = os.path.realpath(path)
+        else:
+            real = os.path.join(self.folders.setdefault(folder, os.path.realpath(folder)), name)
+        return real.startswith(os.path.join(self.root, ""))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, wholly or not at all."""
     with whole_file(path) as temporary:

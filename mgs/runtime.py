@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from mgs.interrupts import interrupt
+from mgs.showing import printable
 
 USER_ERROR_EXIT = 2
 SIGNALLED = 128  # plus the signal's number: the shell's convention
@@ -70,11 +71,6 @@ def explain_failure(error: Exception) -> str | None:
     if "CUDA error" in text or "CUDNN_STATUS" in text or "CUBLAS_STATUS" in text:
         return f"the GPU failed ({text[:200]}); look at nvidia-smi, and start again"
     return None
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: control characters, which could move its cursor or change its title, written as escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def set_seed(seed: int) -> None:

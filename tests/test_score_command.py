@@ -188,12 +188,16 @@ def test_a_mistake_in_the_style_leaves_nothing_that_blocks_the_corrected_command
     assert mgs("0.png", "--out", "o.csv", "--prompt-style", "keywords").exit_code == 0
 
 
-def test_odd_prompts_and_names_come_back_as_they_went_in(folder):
+def test_odd_prompts_and_names_come_back_harmless_in_csv_and_as_they_were_elsewhere(folder):
     odd = ["c\rd", 'a "b", c', "x\ny", "=1+1", "猫"]
     with (folder / "odd.csv").open("w", newline="") as stream:
         csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([["image", "prompt"], *[["0.png", p] for p in odd]])
     assert mgs("--table", "odd.csv", "--out", "o.csv").exit_code == 0
-    assert pd.read_csv(folder / "o.csv")["prompt"].tolist() == odd
+    assert pd.read_csv(folder / "o.csv")["prompt"].tolist() == ["c␍d", 'a "b", c', "x\ny", "'=1+1", "猫"]
+    assert mgs("--table", "odd.csv", "--out", "o.jsonl").exit_code == 0
+    lines = (folder / "o.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == odd  # only what spreadsheets open is changed
+    (folder / "o.jsonl").unlink()
     (folder / "n").mkdir()
     os.symlink(folder / "0.png", os.fsencode(folder / "n") + b"/b\xff.png")
     assert mgs("n", "--out", "n.csv").exit_code == 0

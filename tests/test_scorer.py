@@ -174,7 +174,7 @@ def test_a_large_image_is_scored_and_one_beyond_the_limit_says_so(scorer, tmp_pa
         (np.zeros((0, 5, 3), np.uint8), "shape"),
         (np.zeros((600, 600, 3), np.int32), "int32 pixels"),
         (7, "a int; give a path"),
-        (Path("."), "cannot be read"),
+        (Path("."), "not a file"),
     ],
 )
 def test_what_is_no_image_is_an_error_alone_and_a_row_among_others(trained, scorer, image, told):

@@ -8,15 +8,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mgs"
 MAY_IMPORT = {
     "config": {"runtime"},
-    "runtime": {"interrupts"},
+    "runtime": {"interrupts", "showing"},
+    "showing": set(),
     "interrupts": set(),
     "files": {"runtime"},
     "launch": {"config", "runtime", "files"},
     "data": {"config", "runtime", "files"},
     "model": {"config", "runtime", "files"},
-    "training": {"config", "runtime", "files", "interrupts", "data", "model"},
-    "evaluation": {"config", "runtime", "files"},
-    "scoring": {"config", "runtime", "files", "data", "model", "training"},
+    "training": {"config", "showing", "runtime", "files", "interrupts", "data", "model"},
+    "evaluation": {"config", "showing", "runtime", "files"},
+    "scoring": {"config", "showing", "runtime", "files", "data", "model", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mgs.config import DIMENSIONS, MOS_MAX, DataConfig
-from mgs.data.tables import README, Row, find_file, read_rows
+from mgs.config import DIMENSIONS, DataConfig
+from mgs.data.cells import FULL_SCALE, read_mos, read_name, read_style, to_record
+from mgs.data.tables import README, Row, find_file, name_columns, read_rows
+from mgs.files import Fence
 from mgs.runtime import UserError
 
-PROMPT_STYLES = ("keywords", "hybrid", "sentence")
-FULL_SCALE = [0.0, MOS_MAX]
 NEED_A_PROMPT = ("correspondence", "overall")
 BEFORE_UNDERSCORE = r"([^/_]+)_[^/]*$"  # of a file's name, such as "glide" of glide_normal_108.jpg
 FIRST_NAMED = 3  # missing images that an error names; the others are counted
@@ -151,6 +150,7 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     names = [read_name(record, columns.image, where) for where, record in zip(places, records, strict=True)]
     root = Path(data.root or facts.root or path.parent)
     found = find_images(names, root, facts)
+    refuse_escapes([image or root / name for image, name in zip(found, names, strict=True)], root, facts, places)
     if data.on_bad_image == "error" and (missing := [i for i, image in enumerate(found) if image is None]):
         named = ", ".join(names[i] for i in missing[:FIRST_NAMED])
         more = f" (and {len(missing) - FIRST_NAMED} more)" if len(missing) > FIRST_NAMED else ""
@@ -174,8 +174,8 @@ def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Column
     columns = Columns(("image",), "prompt", {dimension: dimension for dimension in wanted})
     if facts.published and len(set(facts.published.all()) & set(header)) > len(set(columns.all()) & set(header)):
         columns = facts.published
-    found = f"found {', '.join(header)}" + ("; separate columns with commas" if len(header) == 1 else "")
-    for column in columns.all():
+    found = f"found {name_columns(header)}" + ("; separate columns with commas" if len(header) == 1 else "")
+    for column in (*columns.all(), *({"prompt_style"} & set(header))):
         if header.count(column) != 1:
             problem = "more than one column" if column in header else "no column"
             raise UserError(f"{where}: {problem} {column!r}; {found}; {README}")
@@ -184,45 +184,16 @@ def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Column
     return columns
 
 
-def to_record(header: list[str], cells: list[str], where: str) -> dict[str, str]:
-    """Column -> cell."""
-    if len(cells) != len(header):
-        problem = f"{len(cells)} fields where the header has {len(header)}"
-        raise UserError(f"{where}: {problem}; put text that holds commas in quotation marks")
-    return dict(zip(header, cells, strict=True))
+def refuse_escapes(images: Sequence[Path], root: Path, facts: DatasetFacts, places: Sequence[str]) -> None:
+    """Raise a `UserError` for the first image that `..`, an absolute path or a link takes out of the image folders.
 
-
-def read_name(record: dict[str, str], columns: tuple[str, ...], where: str) -> str:
-    """The image's path as the table gives it, with forward slashes."""
-    parts = [record[column].strip().replace("\\", "/") for column in columns]
-    if not all(parts):
-        raise UserError(f"{where}: blank {columns[parts.index('')]}; name the image, or delete the row")
-    return "/".join(parts)
-
-
-def read_style(record: dict[str, str], where: str) -> str:
-    """The row's own prompt style, "" where it has none."""
-    style = record.get("prompt_style", "").strip()
-    if style and style not in PROMPT_STYLES:
-        raise UserError(f"{where}: prompt_style is {style!r}; write {', '.join(PROMPT_STYLES)} or nothing")
-    return style
-
-
-def read_mos(text: str, scale: Sequence[float], where: str) -> float:
-    """A cell as MOS on 0-5, mapped linearly from `scale`."""
-    lowest, highest = scale
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where} is {text!r}; write a number from {lowest:g} to {highest:g}, or delete the row")
-    if not lowest <= value <= highest:
-        remedy = "correct it, or read the table as data.dataset=custom with data.mos_range=[lowest,highest]"
-        raise UserError(f"{where} is {text}, outside {lowest:g} to {highest:g}; {remedy}")
-    if [lowest, highest] == FULL_SCALE:
-        return value  # dividing by 5 and multiplying again could change the last digit
-    return (value - lowest) / (highest - lowest) * MOS_MAX
+    The folders themselves may be links.
+    """
+    fences = [Fence(root / folder) for folder in (*facts.image_folders, *facts.numbered_folders)]
+    for where, image in zip(places, images, strict=True):
+        if not any(fence.holds(image) for fence in fences):
+            remedy = "put the file there, link its whole folder, or set data.root to one that holds all images"
+            raise UserError(f"{where}: {image} leads out of {root}; {remedy}")
 
 
 def find_images(names: Sequence[str], root: Path, facts: DatasetFacts) -> list[Path | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import stat
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,11 @@ from torch import Tensor
 from mgs.files import file_sha256
 
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
-MAX_PIXELS = 178_956_970  # Pillow's own limit on what it opens, kept for what a sliver of a picture is enlarged to
+MAX_PIXELS = 178_956_970  # Pillow's own limit, held also where a library has lifted Pillow's, and after enlarging
+MAX_BYTES = 1 << 30
+FORMATS = [
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
+]
 GREY16_MAX = 65535
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow warns of half its own limit
 START_OF_SCAN = 0xDA  # the JPEG marker that coded pixels follow
@@ -37,8 +42,13 @@ def read_image(path: Path) -> Tensor:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises `BadImage`."""
+    """A file's content. Raises `BadImage`, also for what is no file, such as a pipe, which would keep us waiting."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage(f"{path}: not a file")
+        if status.st_size > MAX_BYTES:
+            raise BadImage(f"{path}: {status.st_size / 1e9:.1f} GB, more than any picture that is read has")
         return path.read_bytes()
     except FileNotFoundError:
         raise BadImage(f"{path}: no such file") from None
@@ -70,13 +80,24 @@ def decode_image(data: bytes, path: Path) -> Tensor:
     """What `read_image` returns, from a file's bytes; `path` is what errors name."""
     try:
         check_whole(data)
-        with Image.open(io.BytesIO(data)) as file:
+        with open_image(data) as file:
             return to_tensor(file, path)
     except (MemoryError, BadImage):  # the first says nothing about the file
         raise
     except Exception as error:  # decoders raise what they like on damage: OSError, RuntimeError, SyntaxError, ...
         reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise BadImage(f"{path}: not a whole image ({reason})") from error
+
+
+def open_image(data: bytes) -> Image.Image:
+    """A file's image, not decoded yet; only of the common formats, and no larger than `MAX_PIXELS`.
+
+    Other formats' decoders start other programs (PostScript), or are old, rare and little tested.
+    """
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ValueError(f"{picture.width}x{picture.height} pixels, more than {MAX_PIXELS:,}")
+    return picture
 
 
 def to_tensor(picture: Image.Image, name: Path | str) -> Tensor:
@@ -96,7 +117,7 @@ def check_whole(data: bytes) -> None:
 
     PNG has checksums, which Pillow compares only when asked. JPEG has none, and libjpeg turns missing pixels into grey.
     """
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         kind = file.format
         file.verify()
     if kind in ("JPEG", "MPO") and data.find(END_OF_IMAGE, first_scan(data)) < 0:

@@ -147,7 +147,7 @@ def read_protocol(folder: Path, data: DataConfig) -> str:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         dataset, protocol = str(facts.get("dataset", data.dataset)), str(facts["protocol"])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a readable record of a protocol ({error!r}); make the folds again") from None
     if protocol not in PROTOCOLS:
         raise UserError(f"{path}: protocol is {protocol!r}; write one of {', '.join(PROTOCOLS)}")

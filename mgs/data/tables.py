@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,6 +15,7 @@ from mgs.files import whole_file
 from mgs.runtime import UserError
 
 BOM = b"\xef\xbb\xbf"  # Excel puts it before UTF-8
+MOST_UNPACKED = 1 << 30  # bytes of an .xlsx file's parts
 README = "see data/README.md"  # the remedy that most errors about data end with
 
 Row = tuple[int, list[str]]  # where it stands in its file, counted from 1, and its cells
@@ -62,6 +64,9 @@ def decode_csv(data: bytes, path: Path) -> list[Row]:
 def read_sheet(path: Path) -> list[Row]:
     """Rows of an .xlsx file's first sheet, cut or padded to the first row's width where only blanks are affected."""
     try:
+        with zipfile.ZipFile(path) as parts:  # a small file may unpack to one that fills the memory
+            if (unpacked := sum(part.file_size for part in parts.infolist())) > MOST_UNPACKED:
+                raise ValueError(f"unpacks to {unpacked / 1e9:.1f} GB")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         rows = [["" if c is None else str(c) for c in row] for row in book.worksheets[0].iter_rows(values_only=True)]
         book.close()
@@ -73,6 +78,12 @@ def read_sheet(path: Path) -> list[Row]:
     filled = [next((i for i in range(len(row), 0, -1) if row[i - 1].strip()), 0) for row in rows]
     width = filled[0] if filled else 0
     return [(n, [*row[:end], *[""] * (width - end)]) for n, (row, end) in enumerate(zip(rows, filled, strict=True), 1)]
+
+
+def name_columns(header: Sequence[str]) -> str:
+    """A header's columns for an error, which is one line however many there are."""
+    named = ", ".join(name[:50] for name in header[:20])
+    return named + (f" and {len(header) - 20} more" if len(header) > 20 else "")
 
 
 def write_table(path: Path, rows: Iterable[Sequence[str | float]]) -> None:

@@ -21,6 +21,7 @@ from mgs.evaluation.plots import draw_differences, png_bytes
 from mgs.evaluation.tables import MISSING, Table, figure, mark_best, to_latex, to_markdown
 from mgs.files import whole_file, without_nan, write_json
 from mgs.runtime import UserError
+from mgs.showing import original_cell
 
 COMPARED = ("srcc", "plcc")
 SAME_MOS = 1e-6
@@ -54,7 +55,8 @@ def read_tested_run(folder: Path) -> TestedRun:
     try:
         record = json.loads(records[0].read_text(encoding="utf-8"))
         predictions = pd.read_csv(table, dtype={"image": str, "prompt": str}, keep_default_na=False)
-        record["dataset"], record["protocol"], record["folds"], predictions[["fold", "image"]]
+        predictions = predictions.assign(**{c: predictions[c].map(original_cell) for c in ("image", "prompt")})
+        record["dataset"], record["protocol"], record["folds"], predictions["fold"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{report}: not what test.py leaves ({error!r}); test the run again") from None
     return TestedRun(folder.name, predictions, record)

@@ -6,15 +6,14 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from mgs.evaluation.folds import dimensions_in
 from mgs.evaluation.tables import Table
+from mgs.showing import html_template
 
 SHOWN = 6  # images in each row of the gallery
 THUMBNAIL = 224  # pixels, the longer side
@@ -49,12 +48,15 @@ def render_page(
     facts: Mapping[str, Sequence[str]],
 ) -> str:
     """The whole page: `tables` first, then `sections` of plots by heading, the gallery, and lists of `facts`."""
-    template = (resources.files("mgs.evaluation") / "report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    return environment.from_string(template).render(
-        title=title, tables=tables, sections=sections, gallery=gallery, facts=facts
+    template = html_template("mgs.evaluation", "report.html.j2")
+    return template.render(
+        title=title, tables=tables, sections=sections, gallery=gallery, facts=facts, base64=encode_base64
     )
+
+
+def encode_base64(data: bytes) -> str:
+    """Bytes as a page can hold them."""
+    return base64.b64encode(data).decode()
 
 
 def choose_gallery(predictions: pd.DataFrame, show: ShowImage) -> dict[str, dict[str, list[dict]]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mgs.config import DIMENSIONS, MOS_MAX
 from mgs.evaluation.folds import dimensions_in
 from mgs.evaluation.metrics import TITLES, fit_logistic, plcc, srcc
+from mgs.showing import plain
 
 # Okabe and Ito's palette, told apart by the colour-blind; the markers tell them apart without colour.
 INK, POINTS, CURVE = "#333333", "#0072b2", "#d55e00"
@@ -223,8 +224,3 @@ def png_bytes(figure: Figure, label: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib takes as it is, without reading mathematics into it."""
-    return text.replace("$", r"\$")

@@ -24,6 +24,7 @@ from mgs.evaluation.plots import (
 )
 from mgs.evaluation.tables import Table, fold_table, literature_table, summary_table, to_latex, to_markdown
 from mgs.files import whole_file, without_nan, write_json
+from mgs.showing import safe_table
 
 CONVENTIONS = (
     "SRCC, PLCC, KRCC and RMSE are of the raw scores; fit: after VQEG's four-parameter logistic, fitted on these "
@@ -90,7 +91,7 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path, ba
         return folder / protocol.file_name(what, suffix)
 
     with whole_file(place("predictions", ".csv")) as path:
-        predictions.to_csv(path, index=False)
+        safe_table(predictions).to_csv(path, index=False)
     with whole_file(place("metrics", ".csv")) as path:
         per_fold.assign(dataset=protocol.dataset, protocol=protocol.protocol).to_csv(path, index=False)
     content = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import threading
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from mgs.data.images import BadImage, decode_image, read_bytes, to_tensor
+from mgs.data.images import BadImage, decode_image, open_image, read_bytes, to_tensor
 from mgs.runtime import UserError
 
 ImageInput: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
@@ -58,7 +57,7 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
 
 def describe_frames(data: bytes) -> str:
     """A remark on a file of several frames, of which the first is scored."""
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as file:  # damage past the first frame
+    with contextlib.suppress(Exception), open_image(data) as file:  # damage past the first frame
         return "first frame of an animation" if getattr(file, "is_animated", False) else ""
     return ""
 

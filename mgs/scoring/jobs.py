@@ -18,15 +18,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from mgs.config import DIMENSIONS
-from mgs.data.tables import decode_csv, read_rows, without_blank
-from mgs.files import whole_file
+from mgs.data.images import FORMATS
+from mgs.data.tables import decode_csv, name_columns, read_rows, without_blank
+from mgs.files import Fence, locked, whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
 from mgs.runtime import UserError
 from mgs.scoring.score import COLUMNS, ERROR, Score
 from mgs.scoring.scorer import Scorer
+from mgs.showing import printable, safe_cell
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-NO_PICTURES = {".mpg", ".mpeg", ".pdf", ".eps", ".ps"}  # Pillow knows of them, and they are no pictures
 PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job
 
 LEVEL_WORDS = {  # what the five levels are called, worst first
@@ -48,7 +49,7 @@ class Item:
 
 def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
     """Files, folders (all images below, by suffix) and patterns, in order, all with one prompt."""
-    suffixes = {s.lower() for s, kind in Image.registered_extensions().items() if kind in Image.OPEN} - NO_PICTURES
+    suffixes = {s.lower() for s, kind in Image.registered_extensions().items() if kind in FORMATS}
     items = []
     for word in words:
         path = Path(word)
@@ -77,16 +78,19 @@ def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item
         raise UserError(f"{table}: empty; it must hold a header with a column image, and rows")
     header = [name.strip() for name in rows[0][1]]
     if header.count("image") != 1 or header.count("prompt") > 1:
-        raise UserError(f"{table}: found columns {', '.join(header)}; one must be image, and one may be prompt")
+        raise UserError(f"{table}: found columns {name_columns(header)}; one must be image, and one may be prompt")
     if prompt is not None and "prompt" in header:
         raise UserError(f"{table}: has a column prompt, so --prompt is not used; leave one of them out")
-    items = []
+    items, fence = [], Fence(root)
     for line, cells in rows[1:]:
         if len(cells) != len(header):
             problem = f"{len(cells)} fields where the header has {len(header)}"
             raise UserError(f"{table}:{line}: {problem}; put text that holds commas in quotation marks")
         record = dict(zip(header, cells, strict=True))
         items.append(Item(record["image"], root / record["image"], record.get("prompt", prompt)))
+        if not fence.holds(items[-1].path):
+            remedy = "put the files there, or name a folder that holds them all with --images"
+            raise UserError(f"{table}:{line}: {record['image']} leads out of {root}; {remedy}")
     return items
 
 
@@ -101,24 +105,25 @@ def run_job(
     check_output(out)
     style = scorer.check_style(style)
     partial = out.with_name(out.name + PARTIAL)
-    job = {"job": fingerprint(items, scorer, style)}
-    done, failed = open_partial(partial, job, resume=resume)
-    pairs = ((item.path, item.prompt) for item in items[done:])
-    scores = scorer.score_stream(pairs, batch_size=batch_size, style=style)
-    bar = tqdm(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
-    with partial.open("a", encoding="utf-8") as stream:
-        try:
-            for item, score in zip(bar, scores, strict=True):
-                failed += score.failed
-                stream.write(json.dumps(as_row(item, score)) + "\n")
-                stream.flush()
-        except KeyboardInterrupt:
-            tqdm.write(f"{partial}: what was scored is kept; --resume goes on from there", file=sys.stderr)
-            raise
-    with whole_file(out) as temporary:
-        write_rows(read_partial(partial), temporary, out.suffix)
-    partial.unlink()
-    return failed
+    with locked(out.with_name(f".{out.name}.lock"), str(out)):
+        job = {"job": fingerprint(items, scorer, style)}
+        done, failed = open_partial(partial, job, resume=resume)
+        pairs = ((item.path, item.prompt) for item in items[done:])
+        scores = scorer.score_stream(pairs, batch_size=batch_size, style=style)
+        bar = tqdm(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
+        with partial.open("a", encoding="utf-8") as stream:
+            try:
+                for item, score in zip(bar, scores, strict=True):
+                    failed += score.failed
+                    stream.write(json.dumps(as_row(item, score)) + "\n")
+                    stream.flush()
+            except KeyboardInterrupt:
+                tqdm.write(f"{partial}: what was scored is kept; --resume goes on from there", file=sys.stderr)
+                raise
+        with whole_file(out) as temporary:
+            write_rows(read_partial(partial), temporary, out.suffix)
+        partial.unlink()
+        return failed
 
 
 def as_row(item: Item, score: Score) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def as_row(item: Item, score: Score) -> dict[str, Any]:
 
 def show_score(item: Item, score: Score, scorer: Scorer) -> str:
     """One image's scores for people: a line each, with the word that stands for that level."""
-    lines = [f"{'image':<16}{item.image}", f"{'prompt':<16}{item.prompt or '-'}"]
+    lines = [f"{'image':<16}{printable(item.image)}", f"{'prompt':<16}{printable(item.prompt or '-')}"]
     for dimension, words in LEVEL_WORDS.items():
         value = getattr(score, dimension)
         if value is not None:
@@ -205,4 +210,4 @@ def write_csv(rows: Iterable[dict[str, Any]], stream: TextIO) -> None:
     # all text is quoted: with "\n" as line end, the writer would leave a "\r" in a prompt bare
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: safe_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)

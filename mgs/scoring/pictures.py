@@ -6,10 +6,8 @@ import base64
 import io
 import textwrap
 import warnings
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +16,7 @@ from mgs.config import DIMENSIONS
 from mgs.files import whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.scoring.explain import Explanation, Fragment
+from mgs.showing import html_template, plain
 
 COLUMNS = 3
 CELL = 2.9  # inches
@@ -128,9 +127,7 @@ def spread_centre(boxes: list[tuple[int, int, int]], i: int, shape: tuple[int, i
 
 def write_page(explanation: Explanation, path: Path) -> None:
     """One self-contained page: the picture, and every number in tables, for people and screen readers."""
-    template = (resources.files("mgs.scoring") / "explanation.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(template).render(
+    page = html_template("mgs.scoring", "explanation.html.j2").render(
         it=explanation,
         picture=base64.b64encode(render(draw_explanation(explanation), "png", dpi=DPI)).decode(),
         dimensions=[(d, getattr(explanation.score, d)) for d in DIMENSIONS],
@@ -149,8 +146,3 @@ def render(figure: Figure, kind: str, *, dpi: int) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format=kind, dpi=dpi)
     return buffer.getvalue()
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib takes as it is, without reading mathematics into it."""
-    return text.encode("utf-8", "replace").decode().replace("$", r"\$")

@@ -19,6 +19,7 @@ from mgs.interrupts import Interrupted
 from mgs.model.clip_backbone import Backbone
 from mgs.model.mgs import MGS
 from mgs.runtime import UserError, environment
+from mgs.showing import safe_table
 from mgs.training.checkpoint import (
     CHECKPOINT,
     FINISHED,
@@ -145,7 +146,7 @@ class Keeper:
         """Mark the fold as finished, once all is written, with the best epoch's predictions on val."""
         self.writer.wait()
         with whole_file(self.folder / FINISHED) as path:
-            pd.DataFrame(self.history.best_predictions).to_csv(path, index=False)
+            safe_table(pd.DataFrame(self.history.best_predictions)).to_csv(path, index=False)
         (self.folder / PROGRESS).unlink()
 
 

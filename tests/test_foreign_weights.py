@@ -1,4 +1,4 @@
-"""Files from strangers: what they claim is checked, nothing in them is run, and none leads out of its folder."""
+"""Weights and checkpoints from strangers: what they claim is checked, and nothing in them is run."""
 
 import copy
 import io
@@ -131,9 +131,6 @@ def test_every_value_of_a_config_survives_the_metadata_check(sound):
     assert config_of(sound[1]["config"]) == Config(name="x", model=ModelConfig(clip="mine"))
 
 
-# ---- weights in TorchScript and pickle
-
-
 def test_an_archive_gives_the_tensors_that_torch_itself_reads(tmp_path):
     save_jit(random_clip(), path := tmp_path / "jit.pt")
     with warnings.catch_warnings():
@@ -161,7 +158,7 @@ class Attack(torch.nn.Module):
     def __setstate__(self, state: tuple[str, bool]):
         self.target = state[0]
         self.training = state[1]
-        torch.from_file(state[0], True, 4, dtype=torch.float32)
+        torch.save(torch.zeros(1), state[0])
 
     def forward(self):
         return torch.zeros(1)

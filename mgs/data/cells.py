@@ -1,0 +1,57 @@
+"""A row's cells as what they mean: a name, a style, a MOS; `UserError` with file and row for what means nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from mgs.config import MOS_MAX
+from mgs.runtime import UserError
+
+PROMPT_STYLES = ("keywords", "hybrid", "sentence")
+FULL_SCALE = [0.0, MOS_MAX]
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def to_record(header: list[str], cells: list[str], where: str) -> dict[str, str]:
+    """Column -> cell."""
+    if len(cells) != len(header):
+        problem = f"{len(cells)} fields where the header has {len(header)}"
+        raise UserError(f"{where}: {problem}; put text that holds commas in quotation marks")
+    return dict(zip(header, cells, strict=True))
+
+
+def read_name(record: dict[str, str], columns: tuple[str, ...], where: str) -> str:
+    """The image's path as the table gives it, with forward slashes."""
+    parts = [record[column].strip().replace("\\", "/") for column in columns]
+    if not all(parts):
+        raise UserError(f"{where}: blank {columns[parts.index('')]}; name the image, or delete the row")
+    if CONTROL.search(name := "/".join(parts)):
+        raise UserError(f"{where}: the image's name {name[:60]!r} holds control characters; rename the file")
+    return name
+
+
+def read_style(record: dict[str, str], where: str) -> str:
+    """The row's own prompt style, "" where it has none."""
+    style = record.get("prompt_style", "").strip()
+    if style and style not in PROMPT_STYLES:
+        raise UserError(f"{where}: prompt_style is {style!r}; write {', '.join(PROMPT_STYLES)} or nothing")
+    return style
+
+
+def read_mos(text: str, scale: Sequence[float], where: str) -> float:
+    """A cell as MOS on 0-5, mapped linearly from `scale`."""
+    lowest, highest = scale
+    try:
+        value = math.nan if "_" in text else float(text)  # Python reads 3_5 as 35
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where} is {text!r}; write a number from {lowest:g} to {highest:g}, or delete the row")
+    if not lowest <= value <= highest:
+        remedy = "correct it, or read the table as data.dataset=custom with data.mos_range=[lowest,highest]"
+        raise UserError(f"{where} is {text}, outside {lowest:g} to {highest:g}; {remedy}")
+    if [lowest, highest] == FULL_SCALE:
+        return value  # dividing by 5 and multiplying again could change the last digit
+    return (value - lowest) / (highest - lowest) * MOS_MAX

@@ -1,0 +1,60 @@
+"""Text from strangers, shown so that it does nothing: in terminals, in spreadsheets, in HTML."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMULA = re.compile(r"'*[=+\-@＝＋－＠]")  # how a cell begins that spreadsheets compute
+QUOTED_FORMULA = re.compile(r"'+[=+\-@＝＋－＠]")
+PICTURES = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}  # such as ␛, for the control characters
+PICTURES |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)  # they reorder what follows
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what could move its cursor, change its title or reorder its line is written as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def safe_cell(text: str) -> str:
+    """Text for a CSV: control characters as pictures, and an apostrophe before what a spreadsheet would compute."""
+    text = text.translate({code: picture for code, picture in PICTURES.items() if code != ord("\n")})
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def original_cell(cell: str) -> str:
+    """The text that `safe_cell` made this of, but for its control characters."""
+    return cell[1:] if QUOTED_FORMULA.match(cell) else cell
+
+
+def safe_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with all its texts through `safe_cell`."""
+    return table.map(lambda value: safe_cell(value) if isinstance(value, str) else value)
+
+
+def visible(value: Any) -> Any:
+    """A value for HTML: text without control characters that do something; markup as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    pictures = {code: picture for code, picture in PICTURES.items() if chr(code) not in "\n\t"}
+    return value.translate(pictures | DIRECTIONS)
+
+
+def html_template(package: str, name: str) -> jinja2.Template:
+    """A template of the package, in which every text that it is given is escaped and made visible."""
+    text = (resources.files(package) / name).read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=visible)
+    return environment.from_string(text)
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib takes as it is, without reading mathematics into it."""
+    return visible(text).encode("utf-8", "replace").decode().replace("$", r"\$")
