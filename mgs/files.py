@@ -45,18 +45,28 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        if durable:
-            flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes it readable by its owner alone
-        temporary.replace(path)
-        if durable:
-            flush_to_disk(path.parent)
-    except OSError as error:  # of a write, such as on a full disk; Python does not know to which file
-        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
+        with naming(path):
+            yield temporary
+            if durable:
+                flush_to_disk(temporary)
+            temporary.chmod(0o666 & ~UMASK)  # mkstemp makes it readable by its owner alone
+            temporary.replace(path)
+            if durable:
+                flush_to_disk(path.parent)
     finally:
         with contextlib.suppress(OSError):  # never in place of the error that brought us here
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of the system's name `path` where it names no file, as one of a write on a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def flush_to_disk(path: Path) -> None:
@@ -102,8 +112,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
                 break
         os.close(handle)  # the last holder removed the file between our opening and locking it
     try:
-        os.truncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+        with naming(path):
+            os.truncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +41,7 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
     Ctrl-C and SIGTERM end it with a line too, and with the shell's exit codes for them, 130 and 143.
     """
     signal.signal(signal.SIGTERM, interrupt)
+    threading.excepthook = leave_system_errors
     try:
         main(*args)
     except BrokenPipeError:  # whoever read our output has gone, as in `| head`
@@ -54,6 +56,12 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
             raise
         print(f"error: {printable(reason)}", file=sys.stderr)
         sys.exit(USER_ERROR_EXIT)
+
+
+def leave_system_errors(failure: threading.ExceptHookArgs) -> None:
+    """Print what a thread died of, but for the system's errors: TensorBoard raises those again in the main thread."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def explain_failure(error: Exception) -> str | None:

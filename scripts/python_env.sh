@@ -7,7 +7,7 @@ serves() {
 import importlib.metadata, sys
 from packaging.requirements import Requirement
 
-if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.exit(1)
 for line in open("requirements.txt", encoding="utf-8"):
     if text := line.partition("#")[0].strip():
@@ -20,13 +20,13 @@ PYTHON
 # The newest supported Python on the PATH.
 find_python() {
   local name
-  for name in python3.13 python3.12 python3.11 python3.10 python3 python; do
-    if "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+  for name in python3.13 python3.12 python3.11 python3 python; do
+    if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       echo "$name"
       return
     fi
   done
-  echo "error: no Python 3.10 to 3.13 on the PATH; install one, or activate an environment that has it" >&2
+  echo "error: no Python 3.11 to 3.13 on the PATH; install one, or activate an environment that has it" >&2
   return 2
 }
 
@@ -34,7 +34,7 @@ make_venv() {
   local python
   echo "First run: making .venv and installing requirements.txt (about 6 GB with the CUDA build of torch, some minutes)" >&2
   if command -v uv >/dev/null; then
-    uv venv --quiet --allow-existing --seed --python '>=3.10,<3.14' .venv && uv pip install --quiet --python .venv/bin/python -r requirements.txt
+    uv venv --quiet --allow-existing --seed --python '>=3.11,<3.14' .venv && uv pip install --quiet --python .venv/bin/python -r requirements.txt
   else
     python=$(find_python) && "$python" -m venv .venv &&
       .venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.txt

@@ -171,7 +171,8 @@ def _disfigure(canvas: Canvas, damage: Damage, rng: np.random.Generator) -> Canv
     """Poster colours, warping, torn bands, colour fringes. Lengths are in pixels of 512; the views keep every fifth."""
     if damage.flat > 0:
         step = 255 / (POSTER_LEVELS - 1)
-        canvas = canvas + np.float32(damage.flat) * ((canvas / step).round().clip(0, POSTER_LEVELS - 1) * step - canvas)
+        poster = ((canvas / step).round().clip(0, POSTER_LEVELS - 1) * step).astype(np.float32, copy=False)
+        canvas = canvas + np.float32(damage.flat) * (poster - canvas)
     if damage.warp > 0:
         axis = np.arange(SIDE)
         wave = 2 * np.pi * axis / rng.uniform(40, 54)

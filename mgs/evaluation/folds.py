@@ -86,4 +86,4 @@ def mean_interval(values: np.ndarray, *, overlap: float = 0.0) -> tuple[float, f
 
 def selection_value(predictions: pd.DataFrame) -> float:
     """What the best epoch is chosen by: the mean of all SRCC and PLCC that are defined; NaN where none is."""
-    return float(measure_folds(predictions)[["srcc", "plcc"]].stack().mean())
+    return float(measure_folds(predictions)[["srcc", "plcc"]].melt()["value"].mean())

@@ -19,7 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 from mgs.evaluation.folds import dimensions_in, measure_folds
 from mgs.evaluation.metrics import METRICS
 from mgs.evaluation.plots import draw_scatter, draw_views
-from mgs.files import whole_file, without_nan
+from mgs.files import naming, whole_file, without_nan
 from mgs.runtime import UserError
 
 METRICS_FILE = "metrics.jsonl"
@@ -29,9 +29,7 @@ class Journal:
     """One fold's record, in its folder, which goes on after the epochs in `lines`; a context manager."""
 
     def __init__(self, folder: Path, lines: Sequence[Mapping[str, Any]] = ()) -> None:
-        with whole_file(folder / METRICS_FILE) as path:
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        self.lines = (folder / METRICS_FILE).open("a", encoding="utf-8")
+        self.folder, self.lines = folder, list(lines)
         # what an interrupted attempt recorded after those epochs is void
         self.board = SummaryWriter(str(folder), purge_step=len(lines) + 1 if lines else None)
 
@@ -41,8 +39,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.lines.close()
-        self.board.close()
+        with naming(self.folder):
+            self.board.close()
 
     def add_epoch(self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame) -> dict[str, Any]:
         """Record an epoch's training loss, learning rate and validation figures; returns the line of metrics.jsonl."""
@@ -51,8 +49,17 @@ class Journal:
             for row in measure_folds(predictions).to_dict("records")
         }
         line = {"epoch": epoch, "loss": loss, "lr": lr, "val": {d: without_nan(one) for d, one in figures.items()}}
-        self.lines.write(json.dumps(line) + "\n")
-        self.lines.flush()
+        self.lines.append(line)
+        with whole_file(self.folder / METRICS_FILE) as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+        with naming(self.folder):
+            self.add_to_board(epoch, loss, lr, predictions, figures)
+        return line
+
+    def add_to_board(
+        self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame, figures: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """Show an epoch in TensorBoard."""
         self.board.add_scalar("train/loss", loss, epoch)
         self.board.add_scalar("train/learning_rate", lr, epoch)
         for dimension in dimensions_in(predictions):
@@ -60,11 +67,11 @@ class Journal:
                 self.board.add_scalar(f"val/{name}/{dimension}", figures[dimension][name], epoch)
             self.board.add_figure(f"val/scatter/{dimension}", draw_scatter(predictions, dimension), epoch)
         self.board.flush()
-        return line
 
     def add_views(self, views: Tensor, row: pd.Series, epoch: int) -> None:
         """Show one validation image as the model saw it, with its scores: `views` is (V, 3, S, S), 0-1."""
-        self.board.add_figure("val/views", draw_views(views, row), epoch)
+        with naming(self.folder):
+            self.board.add_figure("val/views", draw_views(views, row), epoch)
 
 
 def read_curves(folder: Path, fold: int) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def draw_calibration(predictions: pd.DataFrame) -> Figure:
         group = pd.qcut(predicted.rank(method="first"), min(BINS, len(predicted)), labels=False)
         means = mos.groupby(group).mean()
         images = predictions["image"].groupby(group).nunique()  # one that several folds test is no further evidence
-        errors = (mos.groupby(group).std() / np.sqrt(images)).fillna(0.0)
+        errors: pd.Series = (mos.groupby(group).std() / np.sqrt(images)).fillna(0.0)
         colour, marker = LOOKS[dimension]
         centres = predicted.groupby(group).mean()
         axes.errorbar(

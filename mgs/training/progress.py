@@ -111,7 +111,7 @@ class Sink:
 
 def write_progress(path: Path, content: dict[str, Any]) -> None:
     """Write what `copy_progress` gave, wholly or not at all."""
-    with whole_file(path) as temporary, temporary.open("wb", buffering=0) as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         sink = Sink(file)
         try:
             torch.save(content, sink)  # type: ignore[arg-type]

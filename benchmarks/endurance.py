@@ -1,0 +1,159 @@
+"""How much a training stands, and how long: killed again and again on the demo, and two hundred trainings in a row.
+
+python -m benchmarks.endurance kill --times 25      SIGKILL at random moments, resumed, against an unbroken run
+python -m benchmarks.endurance soak --times 200     memory and open files over that many trainings in one process
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import train
+from mgs.data.demo import write_demo
+from mgs.training.progress import read_progress
+
+REPOSITORY = Path(__file__).parents[1]
+KEPT = ("best.safetensors", "predictions_val.csv", "metrics.jsonl")
+SAVE_MINUTES = 0.005  # so that a run that is killed every few seconds comes forward
+LONGEST = 3.0  # seconds of training before the next kill
+SETTLED = 20  # trainings after which memory should no longer grow
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def kill(times: int, seed: int) -> bool:
+    """Kill the demo's training `times` times at random moments, each time starting the same command again.
+
+    Whenever a run comes to its end, its results are compared with an unbroken run's, byte for byte.
+    """
+    moments = random.Random(seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "configs").symlink_to(REPOSITORY / "configs")
+        write_demo(folder / "data/demo")
+        unbroken = finish(folder)
+        shutil.rmtree(folder / "runs")
+        kills, forward, ends, equal, begun = 0, 0, 0, 0, time.monotonic()
+        place = (0, 0)
+        with tqdm(total=times, desc="killing", unit="kill") as bar:
+            while kills < times:
+                if die(folder, moments.uniform(0, LONGEST)):
+                    before, place = place, find_place(folder)
+                    kills, forward = kills + 1, forward + (place > before)
+                    bar.update()
+                else:
+                    ends, equal, place = ends + 1, equal + (results(folder) == unbroken), (0, 0)
+                    shutil.rmtree(folder / "runs")
+        ends, equal = ends + 1, equal + (finish(folder) == unbroken)
+        left = [path for path in (folder / "runs").rglob("*") if path.name.startswith(".") or path.name == "last.pt"]
+    minutes = (time.monotonic() - begun) / 60
+    print(
+        f"{kills} kills in {minutes:.1f} minutes, after {forward} of them training had come forward; {ends} runs came "
+        f"to their end, {equal} equal the unbroken one byte for byte; left over: {len(left)} files"
+    )
+    return ends == equal and not left
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """The demo's training, in a folder that has what it needs."""
+    command = [sys.executable, str(REPOSITORY / "train.py"), "configs/demo.yaml", f"train.save_minutes={SAVE_MINUTES}"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def die(folder: Path, seconds: float) -> bool:
+    """Train, and kill the process so long after its first step; whether it had not come to its end by then."""
+    with start(folder) as process:
+        assert process.stderr is not None
+        seen = b""
+        while b"epoch" not in seen and (chunk := os.read(process.stderr.fileno(), 4096)):
+            seen += chunk
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=seconds)
+        process.kill()
+        process.wait()
+        if process.returncode not in (0, -signal.SIGKILL):
+            raise SystemExit(f"the training failed by itself: {seen.decode(errors='replace')[-2000:]}")
+        return process.returncode != 0
+
+
+def find_place(folder: Path) -> tuple[int, int]:
+    """Epoch and step that the next attempt will go on from."""
+    content = read_progress(folder / "runs/demo/fold_01/last.pt")
+    return (content["trainer"]["counts"]["epoch"], content["trainer"]["counts"]["steps"]) if content else (0, 0)
+
+
+def finish(folder: Path) -> dict[str, bytes]:
+    """Train to the end; what it leaves."""
+    with start(folder) as process:
+        _, error = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the training failed by itself: {error.decode(errors='replace')[-2000:]}")
+    return results(folder)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The bytes of all that a run leaves, but for TensorBoard's files, which hold the time of day."""
+    return {name: (folder / "runs/demo/fold_01" / name).read_bytes() for name in KEPT}
+
+
+def soak(times: int) -> bool:
+    """Train a small table `times` times in one process, and fit a line to memory and open files after the first few."""
+    memory, files = [], []
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch), open(os.devnull, "w") as nowhere:
+        write_table(Path())
+        for _ in tqdm(range(times), desc="soaking", unit="training"):
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                train.main(["own.yaml", "overwrite=true"])
+            memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6)
+            files.append(len(os.listdir("/proc/self/fd")))
+    after = np.arange(min(SETTLED, times // 2), times)
+    slope = float(np.polyfit(after, np.array(memory)[after], 1)[0])
+    print(
+        f"{times} trainings: memory {memory[0]:.0f} MB after the first, {memory[after[0]]:.0f} after {after[0] + 1}, "
+        f"{memory[-1]:.0f} at the end, {max(memory):.0f} at most, slope {1000 * slope:+.1f} kB a training; "
+        f"open files {files[0]} after the first, {files[-1]} at the end, {max(files)} at most"
+    )
+    return files[-1] <= files[0] and slope < 0.1
+
+
+def write_table(folder: Path) -> None:
+    """Thirty pictures as good as they are bright, their table, and a config for the demo's CLIP."""
+    rows = ["image,prompt,quality,correspondence"]
+    for i in range(30):
+        Image.new("RGB", (64, 64), (8 * i, 8 * i, 8 * i)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,a grey wall {i},{i / 6},{5 - i / 6}")
+    (folder / "mos.csv").write_text("\n".join(rows) + "\n")
+    (folder / "own.yaml").write_text(
+        "data: {table: mos.csv, protocol: random-image}\nmodel: {clip: demo}\ntrain: {epochs: 1, batch_size: 4}\n"
+        "folds: [1]\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what the command line names; exit code 1 if it did not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("kill", "soak"))
+    parser.add_argument("--times", type=int, help="kills (25) or trainings (200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    args = parser.parse_args(argv)
+    held = kill(args.times or 25, args.seed) if args.what == "kill" else soak(args.times or 200)
+    sys.exit(not held)
+
+
+if __name__ == "__main__":
+    main()
