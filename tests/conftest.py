@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
 
 from mgs.model.clip_backbone import openai_clip
 
+settings.register_profile("untimed", deadline=None)  # a machine that is busy fails no test
+settings.load_profile("untimed")
 torch.set_num_threads(1)  # the towers here are tiny: waiting for a second thread costs more than it brings
 IMAGES = 30  # of the set that `own_set` makes
 SHARED = Path(__file__).resolve().parents[2] / "shared"

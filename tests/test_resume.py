@@ -1,5 +1,7 @@
 """An interrupted training goes on as if it had never stopped, or says why it can't; two never share a folder."""
 
+import errno
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,7 +22,7 @@ from mgs.config import NOT_THE_RUN, Config, flat_config
 from mgs.files import UNFINISHED, locked, whole_file
 from mgs.interrupts import Interrupted, heed_signals
 from mgs.launch import load_config, save_config
-from mgs.runtime import UserError, random_state, set_random_state
+from mgs.runtime import UserError, exit_on_user_error, random_state, set_random_state
 from mgs.training import keeper, progress
 from mgs.training.engine import Trainer
 from mgs.training.pipeline import Pipeline
@@ -336,11 +338,61 @@ def test_a_real_process_killed_and_terminated_goes_on_to_the_same_end(here):
     assert len(predictions) == 3
 
 
-def test_the_run_says_how_to_go_on_after_any_failure(here, monkeypatch, capsys):
-    die_at(monkeypatch, 16, error=RuntimeError("CUDA error: an illegal memory access was encountered"))
-    with pytest.raises(RuntimeError, match="CUDA error"):
-        training.main([*WORDS, "folds=[1]"])
-    assert "last.pt: holds what was trained; the same command goes on from there" in capsys.readouterr().out
+FAILURES = {
+    "a GPU that is lost": (
+        RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors"),
+        "the GPU failed",
+    ),
+    "a GPU's memory": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "train.batch_size"),
+    "a CPU's memory": (RuntimeError("DefaultCPUAllocator: can't allocate memory: 64 GB"), "out of memory"),
+    "Python's memory": (MemoryError(), "out of memory"),
+    "a full disk": (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; check"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failing_machine_is_one_line_and_what_was_trained_goes_on(here, unbroken, monkeypatch, capsys, failure):
+    error, part = FAILURES[failure]
+    with monkeypatch.context() as patch:
+        die_at(patch, 16, error=error)
+        with pytest.raises(SystemExit) as caught:
+            exit_on_user_error(training.main, WORDS)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert part in line
+    assert "last.pt: holds what was trained; the same command goes on from there" in out
+    training.main(WORDS)
+    assert results(here / "runs" / "own") == unbroken
+
+
+def test_our_own_bugs_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        exit_on_user_error(lambda: 1 / 0)
+
+
+def test_a_decoding_process_that_is_killed_is_one_line_and_what_was_trained_goes_on(here, monkeypatch, capsys):
+    words = [*WORDS, "folds=[1]", "data.cache=none", "data.workers=1"]
+    training.main(words)
+    unbroken = results(here / "runs" / "own")
+    shutil.rmtree(here / "runs")
+    with monkeypatch.context() as patch:
+        step, steps = Trainer.step, []
+
+        def kill_the_worker(trainer, batch):
+            steps.append(batch)
+            if len(steps) == 8:  # in the second epoch
+                for worker in multiprocessing.active_children():
+                    os.kill(worker.pid, signal.SIGKILL)
+            return step(trainer, batch)
+
+        patch.setattr(Trainer, "step", kill_the_worker)
+        with pytest.raises(SystemExit) as caught:
+            exit_on_user_error(training.main, words)
+    assert caught.value.code == 2
+    assert "error: a process that decodes images died" in capsys.readouterr().err
+    training.main(words)
+    assert results(here / "runs" / "own") == unbroken
 
 
 def test_the_saved_config_of_a_run_stays_readable(here):
