@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import gc
 import os
 import random
 import shutil
@@ -32,6 +34,10 @@ KEPT = ("best.safetensors", "predictions_val.csv", "metrics.jsonl")
 SAVE_MINUTES = 0.005  # so that a run that is killed every few seconds comes forward
 LONGEST = 3.0  # seconds of training before the next kill
 SETTLED = 20  # trainings after which memory should no longer grow
+MOST_SLOPE = 10.0  # kB a training
+MALLINFO2 = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -111,24 +117,42 @@ def results(folder: Path) -> dict[str, bytes]:
     return {name: (folder / "runs/demo/fold_01" / name).read_bytes() for name in KEPT}
 
 
+class MallInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`: what its allocator holds, of malloc.h."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in MALLINFO2]
+
+
 def soak(times: int) -> bool:
-    """Train a small table `times` times in one process, and fit a line to memory and open files after the first few."""
-    memory, files = [], []
+    """Train a small table `times` times in one process, and fit lines to its memory after the first few.
+
+    Memory in use is what a leak shows in. Resident memory has the libraries in it, and what the allocator keeps of
+    freed memory, which the trainings' many threads leave in pieces.
+    """
+    glibc = ctypes.CDLL("libc.so.6")
+    glibc.mallinfo2.restype = MallInfo
+    used, resident, files = [], [], []
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch), open(os.devnull, "w") as nowhere:
         write_table(Path())
         for _ in tqdm(range(times), desc="soaking", unit="training"):
             with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
                 train.main(["own.yaml", "overwrite=true"])
-            memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6)
+            gc.collect()
+            info = glibc.mallinfo2()
+            used.append((info.uordblks + info.hblkhd) / 1e6)
+            resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6)
             files.append(len(os.listdir("/proc/self/fd")))
     after = np.arange(min(SETTLED, times // 2), times)
-    slope = float(np.polyfit(after, np.array(memory)[after], 1)[0])
-    print(
-        f"{times} trainings: memory {memory[0]:.0f} MB after the first, {memory[after[0]]:.0f} after {after[0] + 1}, "
-        f"{memory[-1]:.0f} at the end, {max(memory):.0f} at most, slope {1000 * slope:+.1f} kB a training; "
-        f"open files {files[0]} after the first, {files[-1]} at the end, {max(files)} at most"
-    )
-    return files[-1] <= files[0] and slope < 0.1
+    slopes = []
+    print(f"{times} trainings; slopes from training {after[0] + 1} on")
+    for what, megabytes in (("in use", used), ("resident", resident)):
+        slopes.append(1000 * float(np.polyfit(after, np.array(megabytes)[after], 1)[0]))
+        print(
+            f"memory {what}: {megabytes[0]:.1f} MB after the first, {megabytes[after[0]]:.1f} after training "
+            f"{after[0] + 1}, {megabytes[-1]:.1f} at the end, slope {slopes[-1]:+.1f} kB a training"
+        )
+    print(f"open files: {files[0]} after the first, {files[-1]} at the end, {max(files)} at most")
+    return files[-1] <= files[0] and slopes[0] < MOST_SLOPE
 
 
 def write_table(folder: Path) -> None:

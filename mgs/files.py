@@ -45,7 +45,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        with naming(path):
+        with naming(path, instead_of=temporary):
             yield temporary
             if durable:
                 flush_to_disk(temporary)
@@ -59,12 +59,12 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
     """Have an error of the system's name `path` where it names no file, as one of a write on a full disk does not."""
     try:
         yield
     except OSError as error:
-        if error.filename or error.errno is None:
+        if error.errno is None or (error.filename and os.fsdecode(error.filename) != str(instead_of)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 

@@ -70,7 +70,7 @@ def explain_failure(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and (error.filename or error.errno in OF_THE_MACHINE):
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return f"{place}{error.strerror}; check the folder, its permissions and the disk"
     if is_out_of_memory(error):
         return f"out of memory ({text[:200]}); lower train.batch_size, or close what else uses the memory"
