@@ -22,7 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from scipy.stats import theilslopes
 from tqdm import tqdm
 
 import train
@@ -124,11 +126,12 @@ class MallInfo(ctypes.Structure):
 
 
 def soak(times: int) -> bool:
-    """Train a small table `times` times in one process, and fit lines to its memory after the first few.
+    """Train a small table `times` times in one process, and find its memory's slope (Theil and Sen's) after the first few.
 
     Memory in use is what a leak shows in. Resident memory has the libraries in it, and what the allocator keeps of
     freed memory, which the trainings' many threads leave in pieces.
     """
+    torch.set_num_threads(1)  # the pictures are tiny: a second thread would only wait
     glibc = ctypes.CDLL("libc.so.6")
     glibc.mallinfo2.restype = MallInfo
     used, resident, files = [], [], []
@@ -146,10 +149,10 @@ def soak(times: int) -> bool:
     slopes = []
     print(f"{times} trainings; slopes from training {after[0] + 1} on")
     for what, megabytes in (("in use", used), ("resident", resident)):
-        slopes.append(1000 * float(np.polyfit(after, np.array(megabytes)[after], 1)[0]))
+        slopes.append(1000 * float(theilslopes(np.array(megabytes)[after], after)[0]))
         print(
             f"memory {what}: {megabytes[0]:.1f} MB after the first, {megabytes[after[0]]:.1f} after training "
-            f"{after[0] + 1}, {megabytes[-1]:.1f} at the end, slope {slopes[-1]:+.1f} kB a training"
+            f"{after[0] + 1}, {megabytes[-1]:.1f} at the end, slope {slopes[-1]:+.2f} kB a training"
         )
     print(f"open files: {files[0]} after the first, {files[-1]} at the end, {max(files)} at most")
     return files[-1] <= files[0] and slopes[0] < MOST_SLOPE

@@ -149,8 +149,8 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
             "a folder's name, without /",
         ),
         ("seed", 0 <= config.seed < 2**32, "from 0 to 4294967295"),
-        ("folds", all(n >= 1 for n in config.folds), "fold numbers begin at 1"),
-        ("folds", len(set(config.folds)) == len(config.folds), "each fold once"),
+        ("folds", all(isinstance(n, int) and n >= 1 for n in config.folds), "fold numbers begin at 1"),
+        ("folds", len(set(map(str, config.folds))) == len(config.folds), "each fold once"),
         ("data.fold_seed", data.fold_seed >= 0, "0 or more"),
         ("data.workers", data.workers >= 0, "0 or more"),
         ("data.mos_range", is_range(data.mos_range), "[lowest, highest]"),
@@ -179,7 +179,11 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
 
 def is_range(numbers: Sequence[float]) -> bool:
     """Whether it is two finite numbers, the lower one first."""
-    return len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]
+    return (
+        len(numbers) == 2
+        and all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)
+        and numbers[0] < numbers[1]
+    )
 
 
 def is_positive(number: float) -> bool:

@@ -46,7 +46,10 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             merged = OmegaConf.merge(merged, layer)
         except (OmegaConfBaseException, TypeError) as error:
             raise UserError(f"{source}: {explain(error, merged, layer)}") from None
-    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    try:
+        config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:  # of ???, which stands for a value that is still to come
+        raise UserError(f"{path or 'command line'}: {error.full_key}: {str(error).splitlines()[0]}") from None
     config.name = config.name or (path.stem if path else "")
     config.base = None  # its values are in the config now
     for key, problem in find_impossible_values(config):
@@ -109,9 +112,11 @@ def read_words(words: Sequence[str]) -> DictConfig:
         if "=" not in word:
             raise UserError(f"command line: {word!r} is neither a .yaml file nor key=value")
     try:
-        return OmegaConf.from_dotlist(list(words))
+        content = OmegaConf.from_dotlist(list(words))
+        OmegaConf.resolve(content)
     except Exception as error:  # PyYAML parses the values and raises its own errors
         raise UserError(f"command line: {' '.join(str(error).split())}") from None
+    return content
 
 
 def explain(error: Exception, merged: Any, layer: DictConfig) -> str:
@@ -125,6 +130,8 @@ def explain(error: Exception, merged: Any, layer: DictConfig) -> str:
     if "not in" in problem and "Key" in problem:
         parent = key.rpartition(".")[0]
         section = OmegaConf.select(merged, parent) if parent else merged
+        if not OmegaConf.is_dict(section):  # a key that itself holds a dot
+            section = merged
         return f"{key}: unknown key; known here: {', '.join(map(str, section))}"
     return f"{key}: {problem}"
 

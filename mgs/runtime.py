@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from mgs.interrupts import interrupt
-from mgs.showing import printable
+from mgs.showing import one_line, printable
 
 USER_ERROR_EXIT = 2
 SIGNALLED = 128  # plus the signal's number: the shell's convention
@@ -32,7 +32,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one line of what is wrong, where, and the remedy; shown without traceback."""
+    """A mistake that the user can mend: one line of what is wrong, where, and the remedy; shown without traceback.
+
+    What it quotes may be a stranger's, of any length and with line breaks.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:

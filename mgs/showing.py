@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FORMULA = re.compile(r"'*[=+\-@＝＋－＠]")  # how a cell begins that spreadsheets compute
 QUOTED_FORMULA = re.compile(r"'+[=+\-@＝＋－＠]")
+LONGEST = 1500  # characters of an error
 PICTURES = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}  # such as ␛, for the control characters
 PICTURES |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)  # they reorder what follows
@@ -22,6 +23,12 @@ DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xF
 def printable(text: str) -> str:
     """Text for a terminal: what could move its cursor, change its title or reorder its line is written as escapes."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """An error's text on one line of bearable length: what is left out is the middle, as its end is the remedy."""
+    text = " ".join(text.splitlines())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 3 :]}"
 
 
 def safe_cell(text: str) -> str:

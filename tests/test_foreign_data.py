@@ -7,8 +7,11 @@ import struct
 import unicodedata
 import zipfile
 import zlib
+from functools import partial
 
+import openpyxl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,8 +20,9 @@ import test as testing
 import train as training
 from mgs.config import DataConfig
 from mgs.data.datasets import read_table
+from mgs.data.image_cache import ImageCache
 from mgs.data.images import FORMATS, MAX_BYTES, BadImage, read_image
-from mgs.data.splits import read_fold
+from mgs.data.splits import read_fold, read_folds
 from mgs.evaluation.comparison import read_tested_run
 from mgs.launch import load_config
 from mgs.runtime import UserError, exit_on_user_error
@@ -162,6 +166,31 @@ def test_excels_bom_and_any_line_ends_are_read(outside, ends, bom):
     path = outside / "inside" / "mos.csv"
     path.write_bytes(bom + b"image,prompt,quality\na.png,a cat,3\na.png,None,4\n".replace(b"\n", ends))
     assert [(s.prompt, s.targets["quality"]) for s in read_table(path, DataConfig())] == [("a cat", 3), ("None", 4)]
+
+
+def test_an_xlsx_that_claims_to_be_huge_is_read_by_what_it_holds(tmp_path):
+    table = [["image", "prompt", "quality"], ["a.png", "a cat", 3]]
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    book = openpyxl.Workbook()
+    for row in table:
+        book.active.append(row)
+    book.save(tmp_path / "small.xlsx")
+    with zipfile.ZipFile(tmp_path / "small.xlsx") as old, zipfile.ZipFile(tmp_path / "mos.xlsx", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b'ref="A1:C2"', b'ref="A1:XFD1048576"'))
+    assert b"XFD1048576" in zipfile.ZipFile(tmp_path / "mos.xlsx").read("xl/worksheets/sheet1.xml")
+    assert len(read_table(tmp_path / "mos.xlsx", DataConfig())) == 1
+
+
+def test_many_bad_images_are_all_named(tmp_path, capsys):
+    path = table_of(tmp_path, *(f"{i:03d}.png" for i in range(90)))
+    for i in range(90):
+        (tmp_path / f"{i:03d}.png").write_bytes(b"text")
+    load = partial(ImageCache(tmp_path).fill, place="none", device=torch.device("cpu"))
+    with pytest.raises(UserError, match=r"^90 bad images: .* and 85 more, all named above; mend them"):
+        read_folds(DataConfig(table=str(path), protocol="random-image"), [1], load=load)
+    shown = capsys.readouterr().err
+    assert all(f"{i:03d}.png" in shown for i in range(90))
 
 
 def test_an_xlsx_that_unpacks_to_fill_the_memory_is_refused(tmp_path):

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "interrupts": set(),
     "files": {"runtime"},
     "launch": {"config", "runtime", "files"},
-    "data": {"config", "runtime", "files"},
+    "data": {"config", "showing", "runtime", "files"},
     "model": {"config", "runtime", "files"},
     "training": {"config", "showing", "runtime", "files", "interrupts", "data", "model"},
     "evaluation": {"config", "showing", "runtime", "files"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from mgs.runtime import UserError
 
 NEED_A_PROMPT = ("correspondence", "overall")
 BEFORE_UNDERSCORE = r"([^/_]+)_[^/]*$"  # of a file's name, such as "glide" of glide_normal_108.jpg
+NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 FIRST_NAMED = 3  # missing images that an error names; the others are counted
 
 
@@ -196,13 +198,23 @@ def refuse_escapes(images: Sequence[Path], root: Path, facts: DatasetFacts, plac
             raise UserError(f"{where}: {image} leads out of {root}; {remedy}")
 
 
+def list_folder(folder: Path) -> set[str]:
+    """The names in a folder; none where there is no such folder, or could not be one."""
+    try:
+        return set(os.listdir(folder))
+    except OSError as error:
+        if error.errno not in NO_FOLDER:
+            raise
+        return set()
+
+
 def find_images(names: Sequence[str], root: Path, facts: DatasetFacts) -> list[Path | None]:
     """Where each image lies, None where it does not; every folder is listed once, and no file touched."""
     listings: dict[Path, set[str]] = {}
 
     def exists(path: Path) -> bool:
         if path.parent not in listings:
-            listings[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+            listings[path.parent] = list_folder(path.parent)
         return path.name in listings[path.parent]
 
     folders = [root / folder for folder in facts.image_folders]

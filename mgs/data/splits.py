@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
+
+from tqdm import tqdm
 
 from mgs.config import Config, DataConfig
 from mgs.data.datasets import Sample, facts_of, read_table
@@ -18,8 +21,10 @@ from mgs.data.folding import FOLDS, SUBSETS, make_folds
 from mgs.data.tables import README, write_table
 from mgs.files import write_json
 from mgs.runtime import UserError
+from mgs.showing import printable
 
 PROTOCOLS: tuple[str, ...] = get_args(get_type_hints(DataConfig)["protocol"])
+MOST_NAMED = 5  # bad images that an error names itself
 Loader = Callable[[Iterable[Path]], Mapping[Path, str]]  # reads pictures; those that fail, each with its reason
 
 
@@ -87,8 +92,12 @@ def read_folds(
     folds = [read_fold(data, number) for number in fold_numbers(data, requested)]
     bad = load(sample.image for fold in folds for subset in subsets for sample in getattr(fold, subset))
     if bad and data.on_bad_image == "error":
-        reasons = "; ".join(bad.values())
-        raise UserError(f"{len(bad)} bad images: {reasons}; mend them, or leave them out with data.on_bad_image=skip")
+        reasons, more = list(bad.values()), ""
+        if len(bad) > MOST_NAMED:  # too many for one line, and all of them are wanted
+            tqdm.write("\n".join(map(printable, reasons)), file=sys.stderr)
+            reasons, more = reasons[:MOST_NAMED], f" and {len(bad) - MOST_NAMED} more, all named above"
+        remedy = "mend them, or leave them out with data.on_bad_image=skip"
+        raise UserError(f"{len(bad)} bad images: {'; '.join(reasons)}{more}; {remedy}")
     if bad:
         folds = [leave_out(fold, set(bad)) for fold in folds]
     return folds, list(bad.values())

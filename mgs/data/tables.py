@@ -16,6 +16,7 @@ from mgs.runtime import UserError
 
 BOM = b"\xef\xbb\xbf"  # Excel puts it before UTF-8
 MOST_UNPACKED = 1 << 30  # bytes of an .xlsx file's parts
+MOST_CELLS = 10_000_000
 README = "see data/README.md"  # the remedy that most errors about data end with
 
 Row = tuple[int, list[str]]  # where it stands in its file, counted from 1, and its cells
@@ -68,7 +69,12 @@ def read_sheet(path: Path) -> list[Row]:
             if (unpacked := sum(part.file_size for part in parts.infolist())) > MOST_UNPACKED:
                 raise ValueError(f"unpacks to {unpacked / 1e9:.1f} GB")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        rows = [["" if c is None else str(c) for c in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+        sheet, rows, count = book.worksheets[0], [], 0
+        sheet.reset_dimensions()  # what the file says of its size need not be true
+        for row in sheet.iter_rows(values_only=True):
+            if (count := count + len(row)) > MOST_CELLS:  # a cell in the last column makes a row of 16,384
+                raise ValueError(f"more than {MOST_CELLS:,} cells")
+            rows.append(["" if c is None else str(c) for c in row])
         book.close()
     except FileNotFoundError:
         raise

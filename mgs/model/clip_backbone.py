@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from mgs.files import file_sha256
@@ -20,7 +21,7 @@ from mgs.model.weights import as_tensors, read_weights
 from mgs.runtime import UserError
 
 CONTEXT = 77  # tokens of text that every OpenAI CLIP reads
-MOST_CONTEXT, MOST_PIXELS = 1024, 2048  # far above any CLIP
+MOST_CONTEXT, MOST_PIXELS, MOST_BLOCKS = 1024, 2048, 128  # far above any CLIP
 HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
 DEMO_CLIP = "demo_clip.safetensors"
 DOWNLOADS = Path("~/.cache/clip")  # where openai-clip keeps what it downloads
@@ -139,9 +140,12 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
         context = len(state["positional_embedding"])
         if context > MOST_CONTEXT or patch * grid > MOST_PIXELS:  # whose masks and pictures would fill the memory
             raise ValueError(f"{context} tokens of text and pictures of {patch * grid} pixels")
+        if max(blocks) > MOST_BLOCKS:
+            raise ValueError(f"{max(blocks)} blocks")
         if not grid or not all(blocks) or not all(weight.is_floating_point() for weight in state.values()):
             raise ValueError("a tower without positions or blocks, or weights that are not floating point")
-        clip: Clip = openai_clip().model.CLIP(
+        make = functools.partial(
+            openai_clip().model.CLIP,
             embed_dim=embed_dim,
             image_resolution=patch * grid,
             vision_layers=blocks[0],
@@ -153,6 +157,9 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
             transformer_heads=text_width // HEAD_WIDTH,
             transformer_layers=blocks[1],
         )
+        with torch.device("meta"):  # where it takes no memory: tensors without a number in them may have any shape
+            make().load_state_dict({name: value.to("meta") for name, value in state.items()})
+        clip: Clip = make()
         clip.load_state_dict(state)
     except KeyError as error:
         raise UserError(f"model.clip={source}: no tensor {error} in it; expected OpenAI CLIP weights") from None

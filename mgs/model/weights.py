@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ SCRIPT_CLASSES = "__torch__"  # TorchScript's names for classes of its own code 
 DTYPES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16}
 DTYPES |= {"DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32}
 DTYPES |= {"BoolStorage": torch.bool, "ByteStorage": torch.uint8, "CharStorage": torch.int8}
+MOST_PARTS = 100_000
 DEEPEST = 20  # modules within modules; CLIP has five
 
 
@@ -39,7 +41,8 @@ def as_tensors(content: Any) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name}: a {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        plain = value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
+        if not plain or value.dtype not in DTYPES.values():
             raise ValueError(f"{name}: not an ordinary tensor")
         if value.nbytes > value.untyped_storage().nbytes():
             raise ValueError(f"{name}: shape {tuple(value.shape)} claims more numbers than the file holds")
@@ -65,8 +68,10 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("not in little-endian byte order")
+        if archive.getinfo(f"{root}data.pkl").compress_type != zipfile.ZIP_STORED:
+            raise ValueError("compressed data, which TorchScript does not write")
         with archive.open(f"{root}data.pkl") as data:
-            return dict(walk(ScriptReader(data, archive, f"{root}data/").load(), "", DEEPEST))
+            return dict(walk(ScriptReader(data, archive, f"{root}data/").load(), "", DEEPEST, iter(range(MOST_PARTS))))
 
 
 class Module:
@@ -81,8 +86,13 @@ class Module:
 class ScriptReader(pickle._Unpickler):
     """Unpickles tensors, numbers, lists and dicts, and stands `Module` in for classes; anything else is an error.
 
-    It is the standard library's unpickler in Python: the one in C reserves memory for whatever number a file names.
+    It is the standard library's unpickler in Python: the one in C reserves memory for whatever number a file names. So
+    does the opcode BYTEARRAY8 in Python; of the opcodes it knows those of protocol 2, which TorchScript writes.
     """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        ord(code.code): pickle._Unpickler.dispatch[ord(code.code)] for code in pickletools.opcodes if code.proto <= 2
+    }
 
     def __init__(self, data: Any, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(data)
@@ -131,10 +141,15 @@ FUNCTIONS = {
 }
 
 
-def walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in a tree of modules, with the names that lead there."""
+def walk(value: Any, name: str, depth: int, budget: Iterator[int]) -> Iterator[tuple[str, Tensor]]:
+    """All tensors in a tree of modules, with the names that lead there; each part takes one of the budget.
+
+    A file of 2 KB may name a module in so many places that the walk would take years.
+    """
+    if next(budget, None) is None:
+        raise ValueError(f"more than {MOST_PARTS:,} parts")
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Module) and isinstance(value.state, dict) and depth:
         for key, part in value.state.items():
-            yield from walk(part, f"{name}.{key}".lstrip("."), depth - 1)
+            yield from walk(part, f"{name}.{key}".lstrip("."), depth - 1, budget)
