@@ -126,7 +126,7 @@ class MallInfo(ctypes.Structure):
 
 
 def soak(times: int) -> bool:
-    """Train a small table `times` times in one process, and find its memory's slope (Theil and Sen's) after the first few.
+    """Train a small table `times` times in one process, and find the slope of its memory, by Theil and Sen.
 
     Memory in use is what a leak shows in. Resident memory has the libraries in it, and what the allocator keeps of
     freed memory, which the trainings' many threads leave in pieces.

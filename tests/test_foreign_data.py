@@ -185,7 +185,7 @@ def test_an_xlsx_that_claims_to_be_huge_is_read_by_what_it_holds(tmp_path):
 def test_many_bad_images_are_all_named(tmp_path, capsys):
     path = table_of(tmp_path, *(f"{i:03d}.png" for i in range(90)))
     for i in range(90):
-        (tmp_path / f"{i:03d}.png").write_bytes(b"text")
+        (tmp_path / f"{i:03d}.png").write_text(f"picture {i}")
     load = partial(ImageCache(tmp_path).fill, place="none", device=torch.device("cpu"))
     with pytest.raises(UserError, match=r"^90 bad images: .* and 85 more, all named above; mend them"):
         read_folds(DataConfig(table=str(path), protocol="random-image"), [1], load=load)
