@@ -4,5 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source scripts/python_env.sh
-"$PYTHON" train.py "$@"
-exec "$PYTHON" test.py "$@"
+exec "$PYTHON" train.py --then-test "$@"  # one process, since a shell would keep SIGTERM to itself

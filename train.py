@@ -6,6 +6,7 @@ With no config, every dataset found under data/ is trained, or the demo where th
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ from mgs.training.engine import Trainer, predict
 from mgs.training.keeper import Keeper, announce_disk
 from mgs.training.pipeline import Pipeline
 from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
+
+THEN_TEST = "--then-test"  # of start_training.sh: go on as test.py with the same words
 
 
 def main(argv: Sequence[str]) -> None:
@@ -101,6 +104,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             folder = fold_folder(config.run_folder, fold.number)
             remove_unfinished(folder)
             if (folder / FINISHED).exists():
+                refuse_other_fold(folder, fold.sha256)
                 (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that died when all was done
                 tqdm.write(f"fold {fold.number}: finished already, kept; overwrite=true trains it again")
                 continue
@@ -113,6 +117,9 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
 def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
     """Make runs/<name> with its record; `overwrite` removes the folds named, or all of them if the config changed."""
     record = config.run_folder / "config.yaml"
+    begun = [path for name in (FINISHED, PROGRESS) for path in config.run_folder.glob(f"fold_*/{name}")]
+    if begun and not config.overwrite:
+        refuse_other_run(config, record)  # once more: another process may have trained here since the check
     if config.overwrite and record.exists():
         changed = differing_keys(load_config(record), config, ignored=NOT_THE_RUN)
         replaced = [fold_folder(config.run_folder, fold.number) for fold in folds]
@@ -178,4 +185,8 @@ def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main, sys.argv[1:])
+    words = [word for word in sys.argv[1:] if word != THEN_TEST]
+    exit_on_user_error(main, words)
+    if THEN_TEST in sys.argv:
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, str(Path(__file__).with_name("test.py")), *words])

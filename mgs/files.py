@@ -17,6 +17,7 @@ from typing import Any
 
 from mgs.runtime import UserError
 
+_held: set[str] = set()  # locks of this process, which the system does not keep from itself
 UNFINISHED = ".unfinished."  # how the names of files begin that are being written
 UMASK = os.umask(0)
 os.umask(UMASK)  # it can only be read by setting it, which other threads would notice later on
@@ -41,7 +42,10 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     that names no file comes out naming `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.name}.", suffix=path.suffix, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -71,6 +75,8 @@ def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
 
 def flush_to_disk(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folder
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -89,7 +95,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file, removed afterwards; `UserError` saying that `what` is in use where another process holds it.
 
     A process that dies, however it dies, holds it no longer. Locks of this kind are not inherited by worker processes,
-    so those that outlive a killed trainer keep nothing. Where the system has none (Windows), nothing is locked.
+    so those that outlive a killed trainer keep nothing. Where the system has none, nothing is locked.
     """
     try:
         import fcntl
@@ -97,6 +103,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if (key := os.path.realpath(path)) in _held:
+        raise UserError(f"{what}: in use by this very process; wait for that to end")
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -104,6 +112,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
         except OSError as error:
             holder = os.read(handle, 100).decode(errors="replace").strip()
             os.close(handle)
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # some network file systems
+                yield
+                return
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise OSError(error.errno, error.strerror, str(path)) from error
             raise UserError(f"{what}: in use by another process ({holder}); wait for it to end, or stop it") from None
@@ -111,12 +122,14 @@ def locked(path: Path, what: str) -> Iterator[None]:
             if os.path.samestat(os.fstat(handle), path.stat()):
                 break
         os.close(handle)  # the last holder removed the file between our opening and locking it
+    _held.add(key)
     try:
         with naming(path):
             os.truncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
         yield
     finally:
+        _held.discard(key)
         path.unlink(missing_ok=True)
         os.close(handle)
 
@@ -130,7 +143,11 @@ class Fence:
 
     def holds(self, path: Path) -> bool:
         """Whether the path, which need not exist, leads to a place below the folder."""
-        if "\0" in str(path):
+        try:
+            possible = b"\0" not in os.fsencode(path)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
             return True  # no file can have this name
         folder, name = os.path.split(path)
         if name in ("", ".", "..") or os.path.islink(path):

@@ -8,19 +8,25 @@ import signal
 import threading
 from collections.abc import Iterator
 
+ended_by: list[int] = []  # the signal that ended the program
 _heard: list[int] = []  # signals that wait for the end of a step; a process has one set of handlers
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM; the message says what was kept."""
+class Stopped(KeyboardInterrupt):
+    """The end by a signal: Ctrl-C or SIGTERM."""
 
     def __init__(self, number: int, message: str = "interrupted") -> None:
         super().__init__(message)
         self.number = number
 
 
+class Interrupted(Stopped):
+    """The end by a signal in good order; the message says what was kept."""
+
+
 def interrupt(number: int, frame: object = None) -> None:
     """A signal's handler: end the program, by way of every `finally`."""
+    ended_by[:] = [number]
     raise Interrupted(number)
 
 
@@ -33,9 +39,12 @@ def heed_signals() -> Iterator[None]:
 
     def note(number: int, frame: object) -> None:
         if _heard:
-            raise KeyboardInterrupt("stopped at once; what was saved before is kept")
+            raise Stopped(number, "stopped at once; what was saved before is kept")
         _heard.append(number)
-        os.write(2, b"\nstopping after this step; once more to stop at once\n")  # unbuffered: we may be within a print
+        with contextlib.suppress(OSError):  # whoever read our output may have had the same Ctrl-C
+            os.write(
+                2, b"\nstopping after this step; once more to stop at once\n"
+            )  # unbuffered: we may be within a print
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

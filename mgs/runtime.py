@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mgs.interrupts import interrupt
+import mgs
+from mgs.interrupts import ended_by, interrupt
 from mgs.showing import one_line, printable
 
 USER_ERROR_EXIT = 2
@@ -53,6 +54,10 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
     except BrokenPipeError:  # whoever read our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGNALLED + signal.SIGPIPE)
+    except SystemExit:
+        if ended_by:  # typer makes 130 of every signal
+            sys.exit(SIGNALLED + ended_by[0])
+        raise
     except KeyboardInterrupt as error:
         print(printable(str(error)) or "interrupted", file=sys.stderr)
         sys.exit(SIGNALLED + getattr(error, "number", signal.SIGINT))
@@ -80,9 +85,9 @@ def explain_failure(error: Exception) -> str | None:
         return f"{place}{error.strerror}; check the folder, its permissions and the disk"
     if is_out_of_memory(error):
         return f"out of memory ({text[:200]}); lower train.batch_size, or close what else uses the memory"
-    if "DataLoader worker" in text:
+    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker \(pid", text):
         return f"a process that decodes images died ({text[:200]}); free memory, or set data.workers=0"
-    if "CUDA error" in text or "CUDNN_STATUS" in text or "CUBLAS_STATUS" in text:
+    if isinstance(error, RuntimeError) and re.search("CUDA error|CUDNN_STATUS|CUBLAS_STATUS", text):
         return f"the GPU failed ({text[:200]}); look at nvidia-smi, and start again"
     return None
 
@@ -195,7 +200,8 @@ def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU's memory, or the machine's, did not suffice."""
     kinds = (MemoryError, torch.cuda.OutOfMemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+    told = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
+    return isinstance(error, kinds) or bool(told)
 
 
 def available_memory() -> int:
@@ -220,5 +226,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "cuda": torch.version.cuda,
+        "mgs": mgs.__version__,
         "packages": {"torch": str(torch.__version__), **{name: metadata.version(name) for name in packages}},
     }

@@ -255,3 +255,26 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path):
     pickle.dump(Evil(), buffer)
     pickle.loads(buffer.getvalue())
     assert (tmp_path / "ran").exists()  # the attack works where it is unpickled
+
+
+def test_a_state_for_a_tensor_of_torchs_own_reserves_nothing(tmp_path):
+    """`Tensor.__setstate__` would resize an empty storage to whatever the file says."""
+    save_jit(random_clip(layers=1, text_layers=1), tmp_path / "jit.pt")
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x00tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x00\x85K\x01\x85\x89}tR"
+    state = b"(" + storage + b"K\x00J\x00\x00\x00\x40\x85K\x01\x85t"
+    data = b"\x80\x02c__torch__\nM\n)\x81}X\x01\x00\x00\x00w" + tensor + state + b"bsb."
+    path = repack(tmp_path / "jit.pt", tmp_path / "bad.pt", **{"data.pkl": data, "data/0": b""})
+    with pytest.raises(pickle.UnpicklingError, match="a state for what is no module"):
+        read_torchscript(path)
+
+
+def test_compressed_weights_are_refused_before_they_unpack(tmp_path):
+    torch.save({"w": torch.zeros(1 << 20)}, tmp_path / "plain.pt")
+    packed = zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as old, packed as z:
+        for name in old.namelist():
+            z.writestr(name, old.read(name))
+    assert (tmp_path / "z.pt").stat().st_size < 100_000
+    with pytest.raises(ValueError, match="compressed parts"):
+        read_weights(tmp_path / "z.pt")

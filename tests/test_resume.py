@@ -19,13 +19,15 @@ from safetensors.torch import save_file
 
 import train as training
 from mgs.config import NOT_THE_RUN, Config, flat_config
+from mgs.data.image_cache import ImageCache
 from mgs.files import UNFINISHED, locked, whole_file
 from mgs.interrupts import Interrupted, heed_signals
 from mgs.launch import load_config, save_config
-from mgs.runtime import UserError, exit_on_user_error, random_state, set_random_state
-from mgs.training import keeper, progress
+from mgs.runtime import UserError, exit_on_user_error, explain_failure, random_state, set_random_state
+from mgs.training import engine, keeper, progress
 from mgs.training.engine import Trainer
 from mgs.training.pipeline import Pipeline
+from mgs.training.progress import read_progress
 
 REPOSITORY = Path(__file__).parents[1]
 WORDS = ["own.yaml", "train.batch_size=4"]  # 21 train images a fold: six steps an epoch, three epochs, two folds
@@ -398,3 +400,85 @@ def test_a_decoding_process_that_is_killed_is_one_line_and_what_was_trained_goes
 def test_the_saved_config_of_a_run_stays_readable(here):
     interrupt_fold(here)
     assert load_config(here / "runs/own/config.yaml").train.batch_size == 4
+
+
+def test_a_fold_that_another_process_trained_since_the_check_is_not_taken_for_ours(here):
+    """As when two configs are trained by one command, and the second one's folder by another meanwhile."""
+    config = load_config(here / "own.yaml", [*WORDS[1:], "folds=[1]", "train.epochs=1"])
+    images = ImageCache(Path("unused"))
+    folds = training.check_run(config, images)
+    training.main([*WORDS, "folds=[1]", "train.epochs=1", "train.lr=2e-3"])
+    with pytest.raises(UserError, match=r"runs/own: holds a run with another train\.lr"):
+        training.train_run(config, folds, images)
+    assert load_config(here / "runs/own/config.yaml").train.lr == 2e-3
+
+
+def test_interrupted_while_beginning_anew_the_advice_does_not_lead_to_beginning_anew_again(here, monkeypatch):
+    monkeypatch.setattr(Trainer, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT) or 1.0)
+    with pytest.raises(Interrupted, match=r"the same command without overwrite=true goes on from there"):
+        training.main([*WORDS, "folds=[1]", "overwrite=true"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_goes_bad_during_training_is_named(here, monkeypatch, workers):
+    words = [*WORDS, "folds=[1]", "data.cache=none", f"data.workers={workers}"]
+    step = Trainer.step
+
+    def spoil(trainer, batch):
+        for path in here.glob("*.png"):
+            path.write_bytes(path.read_bytes()[:500])
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "step", spoil)
+    with pytest.raises(UserError, match=r"\d+\.png: not a whole image .*; it was whole when this began: put it back"):
+        training.main(words)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("a robot, out of memory"),
+        ValueError("prompt 'neon sign CUDA error' has no fragment"),
+        IndexError("Caught IndexError in DataLoader worker process 0."),
+    ],
+)
+def test_a_bug_is_not_taken_for_the_machines_fault_because_of_its_words(error):
+    assert explain_failure(error) is None
+
+
+def test_output_that_nobody_reads_any_more_ends_training_with_what_was_trained_kept(here, unbroken, monkeypatch):
+    with monkeypatch.context() as patch:
+        update, updates = engine.tqdm.update, []
+
+        def to_nobody(bar, count):
+            updates.append(count)
+            if len(updates) == 12:
+                raise BrokenPipeError
+            return update(bar, count)
+
+        patch.setattr(engine.tqdm, "update", to_nobody)
+        with pytest.raises(BrokenPipeError):
+            training.main(WORDS)
+    content = read_progress(here / "runs/own/fold_01/last.pt")
+    assert content["trainer"]["counts"]["steps"] > 0  # within the epoch, not at its beginning
+    training.main(WORDS)
+    assert results(here / "runs" / "own") == unbroken
+
+
+def test_a_launchers_process_is_the_training_itself(here):
+    """A shell between would keep SIGTERM to itself."""
+    launcher = (REPOSITORY / "start_training.sh").read_text()
+    assert launcher.rstrip().splitlines()[-1].startswith('exec "$PYTHON" train.py --then-test "$@"')
+    words = ["own.yaml", "train.epochs=1", "folds=[1]"]
+    command = [sys.executable, str(REPOSITORY / "train.py"), "--then-test", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (here / "runs/own/report/table_custom_random-image.md").exists()
+
+
+def test_a_process_does_not_take_its_own_lock_twice(tmp_path):
+    with locked(tmp_path / ".lock", "it"):
+        with pytest.raises(UserError, match="it: in use by this very process"), locked(tmp_path / ".lock", "it"):
+            pass
+        assert (tmp_path / ".lock").exists()

@@ -31,7 +31,7 @@ class Journal:
     def __init__(self, folder: Path, lines: Sequence[Mapping[str, Any]] = ()) -> None:
         self.folder, self.lines = folder, list(lines)
         # what an interrupted attempt recorded after those epochs is void
-        self.board = SummaryWriter(str(folder), purge_step=len(lines) + 1 if lines else None)
+        self.board = SummaryWriter(str(folder), purge_step=len(lines) + 1)
 
     def __enter__(self) -> Journal:
         return self

@@ -29,6 +29,10 @@ def read_weights(path: Path) -> Any:
     """
     if path.suffix == ".safetensors":
         return load_file(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("compressed parts, which torch does not write and which may unpack to any size")
     if is_torchscript(path):
         return read_torchscript(path)
     return torch.load(path, map_location="cpu", weights_only=True)
@@ -68,8 +72,6 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("not in little-endian byte order")
-        if archive.getinfo(f"{root}data.pkl").compress_type != zipfile.ZIP_STORED:
-            raise ValueError("compressed data, which TorchScript does not write")
         with archive.open(f"{root}data.pkl") as data:
             return dict(walk(ScriptReader(data, archive, f"{root}data/").load(), "", DEEPEST, iter(range(MOST_PARTS))))
 
@@ -99,6 +101,14 @@ class ScriptReader(pickle._Unpickler):
         self.archive, self.folder = archive, folder
         self.storages: dict[str, Tensor] = {}
 
+    def load_build(self) -> None:
+        """Give an object its state: modules alone, since a tensor of torch's own would reserve what a file claims."""
+        if not isinstance(self.stack[-2], Module):  # type: ignore[attr-defined]
+            raise pickle.UnpicklingError("a state for what is no module")
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build
+
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == SCRIPT_CLASSES:
             return Module
@@ -113,10 +123,7 @@ class ScriptReader(pickle._Unpickler):
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError("not a storage of numbers")
         if key not in self.storages:
-            entry = self.archive.getinfo(f"{self.folder}{key}")
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise pickle.UnpicklingError("compressed numbers, which TorchScript does not write")
-            data = bytearray(self.archive.read(entry))
+            data = bytearray(self.archive.read(f"{self.folder}{key}"))
             self.storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         return self.storages[key]
 

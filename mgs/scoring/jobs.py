@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mgs.config import DIMENSIONS
+from mgs.data.cells import to_record
 from mgs.data.images import FORMATS
 from mgs.data.tables import decode_csv, name_columns, read_rows, without_blank
 from mgs.files import Fence, locked, whole_file
@@ -25,7 +26,7 @@ from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
 from mgs.runtime import UserError
 from mgs.scoring.score import COLUMNS, ERROR, Score
 from mgs.scoring.scorer import Scorer
-from mgs.showing import printable, safe_cell
+from mgs.showing import one_line, printable, safe_cell
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job
@@ -83,10 +84,7 @@ def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item
         raise UserError(f"{table}: has a column prompt, so --prompt is not used; leave one of them out")
     items, fence = [], Fence(root)
     for line, cells in rows[1:]:
-        if len(cells) != len(header):
-            problem = f"{len(cells)} fields where the header has {len(header)}"
-            raise UserError(f"{table}:{line}: {problem}; put text that holds commas in quotation marks")
-        record = dict(zip(header, cells, strict=True))
+        record = to_record(header, cells, f"{table}:{line}")
         items.append(Item(record["image"], root / record["image"], record.get("prompt", prompt)))
         if not fence.holds(items[-1].path):
             remedy = "put the files there, or name a folder that holds them all with --images"
@@ -133,7 +131,7 @@ def as_row(item: Item, score: Score) -> dict[str, Any]:
 
 def show_score(item: Item, score: Score, scorer: Scorer) -> str:
     """One image's scores for people: a line each, with the word that stands for that level."""
-    lines = [f"{'image':<16}{printable(item.image)}", f"{'prompt':<16}{printable(item.prompt or '-')}"]
+    lines = [f"{'image':<16}{printable(item.image)}", f"{'prompt':<16}{printable(one_line(item.prompt or '-'))}"]
     for dimension, words in LEVEL_WORDS.items():
         value = getattr(score, dimension)
         if value is not None:

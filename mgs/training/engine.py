@@ -88,7 +88,8 @@ class Trainer:
         if unexpected or state["weights"].keys() != self.state_dict()["weights"].keys():
             raise ValueError("the weights are of another model")
         for name in RESTORED:
-            getattr(self, name).load_state_dict(state[name])
+            if state[name] or name != "scaler":  # one that was off, on another device, has no state
+                getattr(self, name).load_state_dict(state[name])
         self.counts = Counts(**state["counts"])
 
     def train_epoch(self, description: str, after_step: Callable[[], None] = lambda: None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from mgs.config import Config
 from mgs.data.splits import Fold
-from mgs.files import free_disk, whole_file
+from mgs.files import folder_bytes, free_disk, whole_file
 from mgs.interrupts import Interrupted
 from mgs.model.clip_backbone import Backbone
 from mgs.model.mgs import MGS
@@ -25,6 +26,7 @@ from mgs.training.checkpoint import (
     FINISHED,
     checkpoint_tensors,
     copy_for_checkpoint,
+    fold_folder,
     write_checkpoint,
 )
 from mgs.training.engine import Trainer
@@ -98,14 +100,18 @@ class Keeper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
-        if isinstance(error, Interrupted):
+        without = " without overwrite=true" if self.setting.config.overwrite else ""
+        remedy = f"the same command{without} goes on from there"
+        if isinstance(error, (Interrupted, BrokenPipeError)):  # both come between two steps, the latter of printing
             self.keep()
             self.writer.wait()
+        if isinstance(error, Interrupted):
             told = f"interrupted; fold {self.setting.fold.number}, {self.place}, is kept in {self.folder / PROGRESS}"
-            error.args = (f"{told}; the same command goes on from there",)
+            error.args = (f"{told}; {remedy}",)
         self.writer.__exit__(kind)
-        if kind and not isinstance(error, KeyboardInterrupt) and (self.folder / PROGRESS).exists():
-            tqdm.write(f"{self.folder / PROGRESS}: holds what was trained; the same command goes on from there")
+        if isinstance(error, Exception) and (self.folder / PROGRESS).exists():
+            with contextlib.suppress(OSError):  # whoever read our output may have gone
+                tqdm.write(f"{self.folder / PROGRESS}: holds what was trained; {remedy}")
 
     def tick(self) -> None:
         """Keep progress if `train.save_minutes` have gone by; for the engine to call after each step."""
@@ -160,7 +166,8 @@ def announce_disk(config: Config, backbone: Backbone, folds: Sequence[Fold]) -> 
     kept = sum(tensor.nbytes for tensor in checkpoint_tensors(model, backbone).values())
     last = 3 * trained  # weights, and AdamW's two moments
     needed, free = len(folds) * kept + 2 * last + kept, free_disk(config.run_folder)
+    free += sum(folder_bytes(fold_folder(config.run_folder, fold.number)) for fold in folds)  # which is overwritten
     text = f"disk: {needed / GB:.2f} GB at most ({kept / GB:.2f} GB a fold stay), {free / GB:.1f} GB free"
     if needed > free:
-        raise UserError(f"{config.run_folder}: {text}; make room, or set runs=ANOTHER/FOLDER")
+        raise UserError(f"{config.run_folder}: {text}; make room")
     return text

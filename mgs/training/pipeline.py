@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from mgs.config import Config, ViewsConfig
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
-from mgs.data.images import read_image
+from mgs.data.images import BadImage, read_image
 from mgs.data.views import make_views
 from mgs.interrupts import ignore_interrupts, stop_if_interrupted
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import Scores
-from mgs.runtime import autocast, choose_device, choose_precision, forbid_tf32, keep_freed_memory
+from mgs.runtime import UserError, autocast, choose_device, choose_precision, forbid_tf32, keep_freed_memory
 
 Model = Callable[[Tensor, Sequence[Prompt]], Scores]  # (B, V, 3, S, S) views and B prompts to B scores
 Batch = list[tuple[Tensor, Sample]]  # each sample's picture, uint8 (3, H, W), or what is kept of it halfway, (V, L, W)
@@ -55,7 +55,9 @@ class Pipeline:
     def batches(self, loader: DataLoader) -> Iterator[Batch]:
         """The loader's batches, on the device, fetched ahead; a signal that `heed_signals` holds back ends it."""
 
-        def move(tensor: Tensor) -> Tensor:
+        def move(tensor: Tensor | str) -> Tensor:
+            if isinstance(tensor, str):
+                raise UserError(f"{tensor}; it was whole when this began: put it back")
             if tensor.device.type == self.device.type:
                 return tensor
             return tensor.pin_memory().to(self.device, non_blocking=True)
@@ -97,7 +99,7 @@ class Pipeline:
 
 
 class SampleTensors(Dataset):
-    """Samples, each with the tensor that `read` gives for it."""
+    """Samples, each with the tensor that `read` gives for it, or the reason why there is none any more."""
 
     def __init__(self, samples: Sequence[Sample], read: Callable[[Sample], Tensor]) -> None:
         self.samples, self.read = samples, read
@@ -105,9 +107,12 @@ class SampleTensors(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Sample]:
+    def __getitem__(self, index: int) -> tuple[Tensor | str, Sample]:
         sample = self.samples[index]
-        return self.read(sample), sample
+        try:
+            return self.read(sample), sample
+        except BadImage as error:  # a worker process could not raise it in one piece
+            return str(error), sample
 
 
 class EpochOrder(Sampler[int]):

@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import mgs
 from mgs.config import NOT_THE_RUN, Config, config_of, config_sha256, differing_keys
 from mgs.data.splits import Fold
 from mgs.files import whole_file
@@ -21,6 +22,7 @@ from mgs.training.engine import Trainer
 
 PROGRESS = "last.pt"
 FORMAT = "mgs-progress-1"
+PARTS = {"fold", "fold_sha256", "backbone_sha256", "environment", "trainer", "history", "random"}
 ANEW = "train it anew with overwrite=true"
 
 
@@ -122,30 +124,35 @@ def write_progress(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
-    """What an unfinished fold left, None where it left nothing; its tensors are read from the file as they are used.
+    """What an unfinished fold left, None where it left nothing.
 
     Nothing in the file is run. Raises `UserError` for a file that is damaged or not ours.
     """
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
             raise ValueError(f"in format {content['format']}, this version reads {FORMAT}")
+        if lacking := PARTS - content.keys():
+            raise ValueError(f"without its {', '.join(sorted(lacking))}")
         config = config_of(content["config"])
         if config_sha256(config) != content["config_sha256"]:
-            raise ValueError("its config is not the one it was written with")
+            written = content["environment"].get("mgs")
+            raise ValueError(
+                f"its config is not the one it was written with, by mgs {written}; this is {mgs.__version__}"
+            )
     except Exception as error:  # readers of zip and pickle raise errors of their own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not readable as an unfinished fold ({reason}); {ANEW}, or remove it") from None
     return {**content, "config": config}
 
 
-def refuse_other_progress(path: Path, config: Config, fold: Fold) -> None:
-    """Raise a `UserError` where an unfinished fold was begun with another config or on other data."""
+def refuse_other_progress(path: Path, config: Config, fold: Fold) -> dict[str, Any] | None:
+    """What an unfinished fold left; `UserError` where it was begun with another config or on other data."""
     content = read_progress(path)
     if content is None:
-        return
+        return None
     if changed := differing_keys(content["config"], config, ignored=NOT_THE_RUN):
         raise UserError(f"{path}: begun with another {', '.join(changed)}; set it back, {ANEW}, or say name=ANOTHER")
     if content["fold_sha256"] != fold.sha256:
@@ -153,6 +160,7 @@ def refuse_other_progress(path: Path, config: Config, fold: Fold) -> None:
             f"{path}: begun on other data than there is now (images, prompts, MOS or splits changed); {ANEW}, "
             "or say name=ANOTHER"
         )
+    return content
 
 
 def resume(path: Path, setting: Setting, trainer: Trainer) -> tuple[History, list[str]]:
@@ -160,10 +168,9 @@ def resume(path: Path, setting: Setting, trainer: Trainer) -> tuple[History, lis
 
     Without such a file, the history is empty. Raises `UserError` for progress of other weights, config or data.
     """
-    content = read_progress(path)
+    content = refuse_other_progress(path, setting.config, setting.fold)
     if content is None:
         return History(), []
-    refuse_other_progress(path, setting.config, setting.fold)
     if content["backbone_sha256"] != setting.backbone.sha256:
         raise UserError(f"{path}: begun with another {setting.backbone.name}; put its weights back, or {ANEW}")
     try:
