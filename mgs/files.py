@@ -95,7 +95,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file, removed afterwards; `UserError` saying that `what` is in use where another process holds it.
 
     A process that dies, however it dies, holds it no longer. Locks of this kind are not inherited by worker processes,
-    so those that outlive a killed trainer keep nothing. Where the system has none, nothing is locked.
+    so those that outlive a killed trainer keep nothing. Where the system has none, nobody is kept out.
     """
     try:
         import fcntl
@@ -110,11 +110,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # some network file systems
+                break
             holder = os.read(handle, 100).decode(errors="replace").strip()
             os.close(handle)
-            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # some network file systems
-                yield
-                return
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise OSError(error.errno, error.strerror, str(path)) from error
             raise UserError(f"{what}: in use by another process ({holder}); wait for it to end, or stop it") from None
@@ -153,7 +152,9 @@ class Fence:
         if name in ("", ".", "..") or os.path.islink(path):
             real = os.path.realpath(path)
         else:
-            real = os.path.join(self.folders.setdefault(folder, os.path.realpath(folder)), name)
+            if folder not in self.folders:
+                self.folders[folder] = os.path.realpath(folder)
+            real = os.path.join(self.folders[folder], name)
         return real.startswith(os.path.join(self.root, ""))
 
 

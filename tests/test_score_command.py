@@ -18,6 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mgs.__main__ import app
+from mgs.files import locked
 from mgs.runtime import UserError
 from mgs.scoring import jobs
 from mgs.scoring.score import COLUMNS
@@ -302,3 +303,12 @@ def test_json_lines_keep_what_is_missing_as_null(folder):
     assert first["quality"] > 0
     assert second["quality"] is None
     assert second["status"] == "error: none.png: no such file"
+
+
+def test_a_second_job_into_the_same_output_is_refused(folder):
+    with locked(folder / ".o.csv.lock", "the first job"):
+        result = mgs("0.png", "--out", "o.csv")
+    assert isinstance(result.exception, UserError)
+    assert "o.csv: in use by" in str(result.exception)
+    assert mgs("0.png", "--out", "o.csv").exit_code == 0
+    assert not (folder / ".o.csv.lock").exists()
