@@ -31,7 +31,8 @@ def read_weights(path: Path) -> Any:
         return load_file(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            read = [part for part in archive.infolist() if part.filename.split("/")[1:2] != ["code"]]
+            if any(part.compress_type != zipfile.ZIP_STORED for part in read):
                 raise ValueError("compressed parts, which torch does not write and which may unpack to any size")
     if is_torchscript(path):
         return read_torchscript(path)

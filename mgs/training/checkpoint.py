@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import mgs
 from mgs.config import DIMENSIONS, Config, config_of
@@ -88,13 +86,9 @@ def checkpoint_tensors(model: MGS, backbone: Backbone) -> dict[str, torch.Tensor
 
 def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
     """Write a checkpoint's file, wholly or not at all."""
-    with whole_file(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"mgs": json.dumps(metadata, ensure_ascii=False)})
-        except SafetensorError as error:
-            if not (found := re.search(r"os error (\d+)", str(error))):
-                raise
-            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+    content = save(tensors, metadata={"mgs": json.dumps(metadata, ensure_ascii=False)})
+    with whole_file(path) as temporary:  # safetensors' own writing would leave a temporary file of its own behind
+        temporary.write_bytes(content)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
