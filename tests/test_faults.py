@@ -43,8 +43,8 @@ class Bench:
 
     def __init__(self, folder, own_set):
         self.folder, self.own_set, self.count = folder, own_set, 0
-        self.library = folder / "faults.so"
-        command = ["gcc", "-shared", "-fPIC", "-O1", "-o", self.library, TESTS / "faults.c", "-ldl"]
+        self.layer = folder / "faults.so"
+        command = ["gcc", "-shared", "-fPIC", "-O1", "-o", self.layer, TESTS / "faults.c", "-ldl"]
         subprocess.run(command, check=True)
 
     def prepare(self, call="", at=0, how=0, *, stays=False):
@@ -60,7 +60,7 @@ class Bench:
         """What became of each case."""
         path = self.folder / "cases.json"
         path.write_text(json.dumps(cases))
-        environment = {**os.environ, "LD_PRELOAD": str(self.library), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "LD_PRELOAD": str(self.layer), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(TESTS / "fault_driver.py"), str(path)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]

@@ -98,13 +98,14 @@ class Sink:
     """A file that remembers the system's error, which torch.save replaces by one of its own."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.error = file, None
+        self.file = file
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
             return self.file.write(data)
         except OSError as error:
-            self.error = error  # type: ignore[assignment]
+            self.error = error
             raise
 
     def flush(self) -> None:
