@@ -27,8 +27,8 @@ from PIL import Image
 from scipy.stats import theilslopes
 from tqdm import tqdm
 
-import train
 from mgs.data.demo import write_demo
+from mgs.recipes import train
 from mgs.training.progress import read_progress
 
 REPOSITORY = Path(__file__).parents[1]

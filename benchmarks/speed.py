@@ -26,11 +26,12 @@ from benchmarks.plain import Plain, Way, lean_views, short_texts
 from mgs.config import Config, Precision
 from mgs.data.datasets import Sample, read_table
 from mgs.data.image_cache import ImageCache
+from mgs.errors import UserError, exit_on_user_error
 from mgs.files import write_json
+from mgs.machine import compile_or_not, environment, set_seed
 from mgs.model.clip_backbone import Clip, input_size, load_backbone, openai_clip
 from mgs.model.freezing import freeze
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError, compile_or_not, environment, exit_on_user_error, set_seed
 from mgs.training.activation_cache import open_activations
 from mgs.training.engine import Trainer
 from mgs.training.pipeline import Batch, Pipeline

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 _held: set[str] = set()  # locks of this process, which the system does not keep from itself
 UNFINISHED = ".unfinished."  # how the names of files begin that are being written

@@ -17,15 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
+from mgs.config_files import load_config
 from mgs.data.images import read_image
 from mgs.data.views import PATCH_PIXELS, make_views, windows
-from mgs.launch import load_config
+from mgs.errors import exit_on_user_error
 from mgs.model.clip_backbone import input_size
 from mgs.model.encoders import finish_views, start_views
 from mgs.model.fragments import Prompt, clean_prompt, split_prompt
 from mgs.model.mgs import MGS, TOP_PATCHES
 from mgs.model.templates import AUTHENTICITY_AXIS, AUTHENTICITY_WORDS, QUALITY_AXIS, QUALITY_WORDS, joint_probability
-from mgs.runtime import exit_on_user_error
 from mgs.training.checkpoint import CHECKPOINT, fold_folder, load_checkpoint
 
 INK, IMAGE, TEXT, PALE = "#222222", "#0072b2", "#d55e00", "#f2f2f2"  # blue and vermilion of Okabe and Ito's palette

@@ -36,7 +36,7 @@ from mgs.data import demo_generators as generators
 from mgs.data.demo_prompts import STYLES, sample_content, write_prompt
 from mgs.data.views import CLIP_MEAN, CLIP_STD, make_views, windows
 from mgs.files import whole_file
-from mgs.runtime import set_seed
+from mgs.machine import set_seed
 from scripts.demo_captions import FACTS, LEVEL_SENTENCES, PART, View, caption, contradict, describe
 
 FACT_NUMBER = {fact: number for number, fact in enumerate(FACTS)}

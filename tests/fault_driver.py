@@ -14,8 +14,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-import train  # noqa: E402
-from mgs.runtime import exit_on_user_error  # noqa: E402
+from mgs.errors import exit_on_user_error  # noqa: E402
+from mgs.recipes import train  # noqa: E402
 
 
 def run(folder: str, words: list[str], fault: dict[str, str]) -> dict:

@@ -87,8 +87,8 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
 def open_config(folder: Path) -> tuple[list[Call], list[bytes]]:
     """A YAML file with a command line's words behind it, each after a zero byte; and what a checkpoint holds."""
     from mgs.config import Config, config_of, flat_config
-    from mgs.launch import load_config
-    from mgs.runtime import UserError
+    from mgs.config_files import load_config
+    from mgs.errors import UserError
 
     path = folder / "own.yaml"
     (folder / "base.yaml").write_text("train: {epochs: 3}\n")
@@ -270,7 +270,7 @@ DOORS = {
 def problem_of(call: Call, data: bytes) -> tuple[str, str] | None:
     """The kind of finding that an input is, with its place in our code, and the traceback; None where all is well."""
     from mgs.data.images import BadImage
-    from mgs.runtime import UserError
+    from mgs.errors import UserError
 
     try:
         call(data)

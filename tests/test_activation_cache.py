@@ -9,14 +9,14 @@ import torch
 from conftest import random_clip
 from typer.testing import CliRunner
 
-import test as testing
-import train as training
 from mgs.__main__ import app
 from mgs.config import Config, ModelConfig, ViewsConfig
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
+from mgs.errors import UserError
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError
+from mgs.recipes import test as testing
+from mgs.recipes import train as training
 from mgs.training import activation_cache as module
 from mgs.training.activation_cache import ActivationCache, describe_key
 from mgs.training.pipeline import Pipeline

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mgs.__main__ import app
 from mgs.config import DataConfig
 from mgs.data.audit import audit_dataset
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 FOLDS, PER_SUBSET = 2, {"train": 6, "val": 2, "test": 3}
 COLUMNS = ["name", "prompt", "mos_quality", "mos_align"]

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from benchmarks.plain import plain_texts, plain_views
 from mgs.config import ModelConfig
+from mgs.errors import UserError
 from mgs.model import clip_backbone
 from mgs.model.clip_backbone import load_backbone, openai_clip
 from mgs.model.freezing import describe_parameters
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError
 
 
 def save_jit(clip, path):
@@ -166,7 +166,7 @@ def test_a_wrong_clip_package_is_one_line_with_the_remedy(tmp_path, files, part)
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(Path(__file__).parents[1])!r}]\n"
         "from mgs.model.clip_backbone import load_backbone\n"
-        "from mgs.runtime import exit_on_user_error\n"
+        "from mgs.errors import exit_on_user_error\n"
         "exit_on_user_error(load_backbone, 'demo')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -130,3 +130,10 @@ def test_prepare_without_the_download_says_where_it_comes_from(tmp_path):
     assert done.returncode == 2
     assert "github.com" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_commands_help_loads_neither_torch_nor_pandas():
+    """So it answers at once; errors, which every command needs, must not bring torch in either."""
+    code = "import sys, mgs.cli, mgs.errors; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from mgs.errors import UserError
 from mgs.evaluation.comparison import compare_runs, paired_difference, read_tested_run, write_comparison
 from mgs.evaluation.metrics import srcc
 from mgs.evaluation.report import Background, Protocol, write_report
-from mgs.runtime import UserError
 
 FOLDS, IMAGES = 5, 200
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgs.config import Config, differing_keys
-from mgs.launch import find_configs, load_config, save_config
-from mgs.runtime import UserError
+from mgs.config_files import find_configs, load_config, save_config
+from mgs.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
 

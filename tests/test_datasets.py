@@ -12,7 +12,7 @@ import pytest
 
 from mgs.config import DataConfig
 from mgs.data.datasets import DATASETS, read_table
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
 SPLITS = SHARED / "published_splits"

@@ -39,8 +39,8 @@ from mgs.data.demo_prompts import (
     write_prompt,
 )
 from mgs.data.views import make_views
+from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone
-from mgs.runtime import UserError
 from scripts.demo_captions import FACTS, caption, contradict, describe
 
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"

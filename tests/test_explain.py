@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 from mgs import Scorer
 from mgs.__main__ import app
 from mgs.config import Config, ModelConfig, ViewsConfig
+from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone
 from mgs.model.mgs import MGS
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
-from mgs.runtime import UserError
 from mgs.scoring.explain import save_explanation
 from mgs.scoring.pictures import heatmap
 

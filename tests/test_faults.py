@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mgs.launch import load_config
+from mgs.config_files import load_config
 from mgs.training.checkpoint import load_checkpoint
 from mgs.training.progress import read_progress
 

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from mgs import Scorer
 from mgs.__main__ import app
 from mgs.config import ModelConfig
+from mgs.errors import UserError
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError
 from mgs.training.foreign import import_original
 
 

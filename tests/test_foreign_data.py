@@ -16,20 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import test as testing
-import train as training
 from mgs.config import DataConfig
+from mgs.config_files import load_config
 from mgs.data.datasets import read_table
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import FORMATS, MAX_BYTES, BadImage, read_image
 from mgs.data.splits import read_fold, read_folds
+from mgs.errors import UserError, exit_on_user_error
 from mgs.evaluation.comparison import read_tested_run
-from mgs.launch import load_config
-from mgs.runtime import UserError, exit_on_user_error
+from mgs.recipes import test as testing
+from mgs.recipes import train as training
+from mgs.safe_text import original_cell, printable, safe_cell
 from mgs.scoring.explain import save_explanation
 from mgs.scoring.jobs import read_items
 from mgs.scoring.scorer import Scorer
-from mgs.showing import original_cell, printable, safe_cell
 
 
 def table_of(folder, *names, header="image,prompt,quality"):

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from test_clip_backbone import save_jit
 
 from mgs.config import Config, ModelConfig, config_of
+from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone
 from mgs.model.mgs import MGS
 from mgs.model.weights import as_tensors, read_torchscript, read_weights
-from mgs.runtime import UserError
 from mgs.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 
 

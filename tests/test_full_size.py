@@ -12,9 +12,9 @@ from conftest import random_clip
 from mgs.config import Config
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
+from mgs.machine import compile_or_not
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import MGS
-from mgs.runtime import compile_or_not
 from mgs.training.engine import Trainer
 from mgs.training.pipeline import Pipeline
 

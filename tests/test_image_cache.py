@@ -8,7 +8,7 @@ from PIL import Image
 from mgs.data import image_cache as module
 from mgs.data.image_cache import ImageCache, Room
 from mgs.data.images import read_image
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 CPU = torch.device("cpu")
 PLACES = ["auto", "ram", "disk", "none"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mgs import Scorer
-from mgs.runtime import UserError
+from mgs.errors import UserError
 from mgs.scoring.metric import create_metric
 
 

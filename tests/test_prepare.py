@@ -15,7 +15,7 @@ from mgs.data import splits
 from mgs.data.datasets import DATASETS, read_table
 from mgs.data.prepare import prepare, read_official
 from mgs.data.splits import fold_numbers, read_fold
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
 OFFICIAL = SHARED / "official"

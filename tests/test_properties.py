@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mgs.config import Config, config_of, find_impossible_values, flat_config
+from mgs.config_files import load_config, save_config
 from mgs.data.tables import decode_csv, read_rows, write_table
-from mgs.launch import load_config, save_config
+from mgs.errors import UserError
 from mgs.model.fragments import STYLES, split_prompt
 from mgs.model.templates import read_levels
-from mgs.runtime import UserError
 
 PATH = Path("any.csv")
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

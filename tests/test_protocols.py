@@ -7,11 +7,11 @@ import shutil
 import pandas as pd
 import pytest
 
-import test as testing
-import train as training
+from mgs.config_files import load_config
 from mgs.data.splits import read_fold
-from mgs.launch import load_config
-from mgs.runtime import UserError
+from mgs.errors import UserError
+from mgs.recipes import test as testing
+from mgs.recipes import train as training
 
 ONE = ["own.yaml", "folds=[1]", "train.epochs=1"]
 

@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mgs.__main__ import app
+from mgs.errors import UserError
 from mgs.files import locked
-from mgs.runtime import UserError
 from mgs.scoring import jobs
 from mgs.scoring.score import COLUMNS
 from mgs.scoring.scorer import Scorer

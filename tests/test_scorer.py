@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import test as testing
-import train as training
 from mgs import Scorer
-from mgs.runtime import UserError
+from mgs.errors import UserError
+from mgs.recipes import test as testing
+from mgs.recipes import train as training
 from mgs.training.checkpoint import newest_checkpoint
 from mgs.training.pipeline import Pipeline
 

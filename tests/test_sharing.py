@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from mgs import Scorer
 from mgs.__main__ import app
 from mgs.config import DIMENSIONS, Config, ModelConfig, ViewsConfig
+from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError
 from mgs.scoring import doctor
 from mgs.scoring.export import PARITY, check_parity, export
 from mgs.training import checkpoint
@@ -96,7 +96,7 @@ def test_scoring_an_export_needs_no_torch(scorer, exported, own_set):
 
 
 def test_what_is_saved_for_others_is_loaded_by_folder_and_by_name(here, monkeypatch):
-    import train as training
+    from mgs.recipes import train as training
 
     training.main(["own.yaml", "folds=[1]", "train.epochs=1"])
     scorer = Scorer.load("runs/own")

@@ -16,7 +16,7 @@ from mgs.config import Config, DataConfig
 from mgs.data.datasets import Sample, read_table
 from mgs.data.folding import normalise_prompt
 from mgs.data.splits import content_sha256, fold_numbers, make_folds, read_fold, write_folds, write_samples
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real dataset is not at {SHARED}")

@@ -13,18 +13,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import test as testing
-import train as training
 from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig
+from mgs.config_files import load_config
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
 from mgs.data.splits import read_fold
 from mgs.data.views import make_views
+from mgs.errors import UserError
 from mgs.evaluation.metrics import measure
-from mgs.launch import load_config
+from mgs.machine import compile_or_not
 from mgs.model.clip_backbone import Backbone, load_backbone
 from mgs.model.mgs import MGS, Scores
-from mgs.runtime import UserError, compile_or_not
+from mgs.recipes import test as testing
+from mgs.recipes import train as training
 from mgs.training import checkpoint
 from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint, save_checkpoint
 from mgs.training.engine import Trainer, make_optimizer, sum_of_errors

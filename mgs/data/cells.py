@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from mgs.config import MOS_MAX
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 PROMPT_STYLES = ("keywords", "hybrid", "sentence")
 FULL_SCALE = [0.0, MOS_MAX]

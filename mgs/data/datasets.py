@@ -12,8 +12,8 @@ from pathlib import Path
 from mgs.config import DIMENSIONS, DataConfig
 from mgs.data.cells import FULL_SCALE, read_mos, read_name, read_style, to_record
 from mgs.data.tables import README, Row, find_file, name_columns, read_rows
+from mgs.errors import UserError
 from mgs.files import Fence
-from mgs.runtime import UserError
 
 NEED_A_PROMPT = ("correspondence", "overall")
 BEFORE_UNDERSCORE = r"([^/_]+)_[^/]*$"  # of a file's name, such as "glide" of glide_normal_108.jpg

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from mgs.config import MOS_MAX
 from mgs.data.demo_generators import GENERATORS, draw, make_mistakes, sample_damage, true_correspondence
 from mgs.data.demo_prompts import STYLES, Content, sample_content, write_prompt
+from mgs.errors import UserError
 from mgs.files import file_sha256, write_json
-from mgs.runtime import UserError
 
 PROTOCOL = "prompt-disjoint"
 SIZES = {"train": 420, "val": 60, "test": 200}  # pictures

@@ -10,7 +10,7 @@ import numpy as np
 
 from mgs.data.datasets import Sample
 from mgs.data.images import content_ids
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 SUBSETS = ("train", "val", "test")
 KEPT_APART = {"prompt-disjoint": "prompts", "random-image": "images"}  # by the protocols that folds can be made for

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from mgs.config import ImagePlace
 from mgs.data.images import MIN_SIDE, BadImage, decode_image, read_bytes, read_image
+from mgs.errors import UserError
 from mgs.files import free_disk, whole_file
-from mgs.runtime import UserError, available_memory
+from mgs.machine import available_memory
 
 DECODING = f"rgb8-1 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder

@@ -15,7 +15,7 @@ from mgs.data.datasets import DATASETS, Sample, facts_of, read_table, to_samples
 from mgs.data.folding import KEPT_APART
 from mgs.data.splits import write_folds, write_samples
 from mgs.data.tables import README, Row, find_file, read_rows
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 MAT_VARIABLE = "MOSz"
 MAT_MAX = 100.0  # the .mat files' scale begins at 0

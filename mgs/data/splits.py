@@ -19,9 +19,9 @@ from mgs.config import Config, DataConfig
 from mgs.data.datasets import Sample, facts_of, read_table
 from mgs.data.folding import FOLDS, SUBSETS, make_folds
 from mgs.data.tables import README, write_table
+from mgs.errors import UserError
 from mgs.files import write_json
-from mgs.runtime import UserError
-from mgs.showing import printable
+from mgs.safe_text import printable
 
 PROTOCOLS: tuple[str, ...] = get_args(get_type_hints(DataConfig)["protocol"])
 MOST_NAMED = 5  # bad images that an error names itself

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import openpyxl
 
+from mgs.errors import UserError
 from mgs.files import whole_file
-from mgs.runtime import UserError
 
 BOM = b"\xef\xbb\xbf"  # Excel puts it before UTF-8
 MOST_UNPACKED = 1 << 30  # bytes of an .xlsx file's parts

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from mgs.errors import UserError
 from mgs.evaluation.folds import dimensions_in, measure_folds
 from mgs.evaluation.metrics import METRICS
 from mgs.evaluation.plots import draw_scatter, draw_views
 from mgs.files import naming, whole_file, without_nan
-from mgs.runtime import UserError
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mgs.evaluation.folds import dimensions_in
 from mgs.evaluation.tables import Table
-from mgs.showing import html_template
+from mgs.safe_text import html_template
 
 SHOWN = 6  # images in each row of the gallery
 THUMBNAIL = 224  # pixels, the longer side

@@ -16,7 +16,7 @@ from torch import Tensor
 from mgs.config import DIMENSIONS, MOS_MAX
 from mgs.evaluation.folds import dimensions_in
 from mgs.evaluation.metrics import TITLES, fit_logistic, plcc, srcc
-from mgs.showing import plain
+from mgs.safe_text import plain
 
 # Okabe and Ito's palette, told apart by the colour-blind; the markers tell them apart without colour.
 INK, POINTS, CURVE = "#333333", "#0072b2", "#d55e00"

@@ -24,7 +24,7 @@ from mgs.evaluation.plots import (
 )
 from mgs.evaluation.tables import Table, fold_table, literature_table, summary_table, to_latex, to_markdown
 from mgs.files import whole_file, without_nan, write_json
-from mgs.showing import safe_table
+from mgs.safe_text import safe_table
 
 CONVENTIONS = (
     "SRCC, PLCC, KRCC and RMSE are of the raw scores; fit: after VQEG's four-parameter logistic, fitted on these "

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from mgs.errors import UserError
 from mgs.files import file_sha256
 from mgs.model.weights import as_tensors, read_weights
-from mgs.runtime import UserError
 
 CONTEXT = 77  # tokens of text that every OpenAI CLIP reads
 MOST_CONTEXT, MOST_PIXELS, MOST_BLOCKS = 1024, 2048, 128  # far above any CLIP

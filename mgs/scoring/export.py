@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mgs.errors import UserError
 from mgs.files import write_json
 from mgs.model.clip_backbone import Clip, openai_clip
 from mgs.model.encoders import finish_views, start_views, unit_norm
 from mgs.model.mgs import MGS, TOP_PATCHES
 from mgs.model.templates import read_levels
-from mgs.runtime import UserError
 from mgs.scoring.onnx_scorer import IMAGES, RECIPE, TEXTS, VOCABULARY, OnnxScorer
 from mgs.scoring.scorer import Scorer
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mgs.data.images import BadImage, decode_image, open_image, read_bytes, to_tensor
-from mgs.runtime import UserError
+from mgs.errors import UserError
 
 ImageInput: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
 PILLOW = threading.Lock()  # Pillow decodes when first asked, and one image may be given to several threads

@@ -21,12 +21,12 @@ from mgs.config import DIMENSIONS
 from mgs.data.cells import to_record
 from mgs.data.images import FORMATS
 from mgs.data.tables import decode_csv, name_columns, read_rows, without_blank
+from mgs.errors import UserError
 from mgs.files import Fence, locked, whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
-from mgs.runtime import UserError
+from mgs.safe_text import one_line, printable, safe_cell
 from mgs.scoring.score import COLUMNS, ERROR, Score
 from mgs.scoring.scorer import Scorer
-from mgs.showing import one_line, printable, safe_cell
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job

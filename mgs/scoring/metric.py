@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mgs.config import MOS_MAX
 from mgs.data.images import MIN_SIDE
 from mgs.data.views import make_views
+from mgs.errors import UserError
 from mgs.model.fragments import Prompt
-from mgs.runtime import UserError
 from mgs.scoring.scorer import Scorer
 
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from mgs.config import DIMENSIONS
 from mgs.files import whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
+from mgs.safe_text import html_template, plain
 from mgs.scoring.explain import Explanation, Fragment
-from mgs.showing import html_template, plain
 
 COLUMNS = 3
 CELL = 2.9  # inches

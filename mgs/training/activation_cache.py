@@ -19,9 +19,10 @@ from tqdm import tqdm
 from mgs.config import Config
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ACTIVATIONS, ImageCache, read_array, write_array
+from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk
+from mgs.machine import autocast
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError, autocast
 from mgs.training.pipeline import Pipeline
 
 FORMAT = 1

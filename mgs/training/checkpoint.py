@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save
 
 import mgs
 from mgs.config import DIMENSIONS, Config, config_of
+from mgs.errors import UserError
 from mgs.files import whole_file
 from mgs.model.clip_backbone import Backbone, build_clip, is_published, load_backbone
 from mgs.model.mgs import MGS
 from mgs.model.weights import as_tensors
-from mgs.runtime import UserError
 
 CHECKPOINT = "best.safetensors"
 FINISHED = "predictions_val.csv"  # written last, so a fold folder that has it is complete

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mgs.config import Config, TrainConfig
 from mgs.data.datasets import Sample
-from mgs.runtime import UserError
+from mgs.errors import UserError
 from mgs.training.pipeline import Batch, EpochOrder, Pipeline, make_loader
 
 MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite, before training stops

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mgs.config import Config, DataConfig, ModelConfig
 from mgs.data.datasets import facts_of
+from mgs.errors import UserError
 from mgs.files import file_sha256
 from mgs.model.clip_backbone import Backbone, build_clip
 from mgs.model.mgs import MGS
 from mgs.model.weights import as_tensors, read_weights
-from mgs.runtime import UserError
 from mgs.training.checkpoint import CHECKPOINT, save_checkpoint
 
 MARK = "visual.conv1.weight"  # every CLIP with a vision transformer has it; what stands before it is the prefix

@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from mgs.config import Config
 from mgs.data.splits import Fold
+from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk, whole_file
 from mgs.interrupts import Interrupted
+from mgs.machine import environment
 from mgs.model.clip_backbone import Backbone
 from mgs.model.mgs import MGS
-from mgs.runtime import UserError, environment
-from mgs.showing import safe_table
+from mgs.safe_text import safe_table
 from mgs.training.checkpoint import (
     CHECKPOINT,
     FINISHED,

@@ -18,10 +18,11 @@ from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import BadImage, read_image
 from mgs.data.views import make_views
+from mgs.errors import UserError
 from mgs.interrupts import ignore_interrupts, stop_if_interrupted
+from mgs.machine import autocast, choose_device, choose_precision, forbid_tf32, keep_freed_memory
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import Scores
-from mgs.runtime import UserError, autocast, choose_device, choose_precision, forbid_tf32, keep_freed_memory
 
 Model = Callable[[Tensor, Sequence[Prompt]], Scores]  # (B, V, 3, S, S) views and B prompts to B scores
 Batch = list[tuple[Tensor, Sample]]  # each sample's picture, uint8 (3, H, W), or what is kept of it halfway, (V, L, W)

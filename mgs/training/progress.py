@@ -15,14 +15,15 @@ from torch import Tensor
 import mgs
 from mgs.config import NOT_THE_RUN, Config, config_of, config_sha256, differing_keys
 from mgs.data.splits import Fold
+from mgs.errors import UserError
 from mgs.files import whole_file
+from mgs.machine import environment
 from mgs.model.clip_backbone import Backbone
-from mgs.runtime import UserError, environment, random_state, set_random_state
 from mgs.training.engine import Trainer
 
 PROGRESS = "last.pt"
 FORMAT = "mgs-progress-1"
-PARTS = {"fold", "fold_sha256", "backbone_sha256", "environment", "trainer", "history", "random"}
+PARTS = {"fold", "fold_sha256", "backbone_sha256", "environment", "trainer", "history"}
 ANEW = "train it anew with overwrite=true"
 
 
@@ -77,7 +78,6 @@ def copy_progress(setting: Setting, trainer: Trainer, history: History) -> dict[
         **setting.describe(),
         "trainer": trainer.state_dict(),
         "history": asdict(history),
-        "random": random_state(),
     }
     copied: dict[str, Any] = copy_to_cpu(content)
     return copied
@@ -177,7 +177,6 @@ def resume(path: Path, setting: Setting, trainer: Trainer) -> tuple[History, lis
     try:
         trainer.load_state_dict(content["trainer"])
         history = History(**content["history"])
-        set_random_state(content["random"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: does not fit this model ({reason}); {ANEW}, or remove it") from None

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mgs.config import NOT_THE_RUN, Config, differing_keys, find_impossible_values
+from mgs.errors import UserError
 from mgs.files import whole_file
-from mgs.runtime import UserError
 
 SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no config is named
     "AGIQA-1K": "configs/agiqa1k.yaml",

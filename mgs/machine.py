@@ -1,18 +1,15 @@
-"""What every room needs of the machine: seeds, device, precision, and errors that users see."""
+"""What every room needs to know of the machine: device, precision, memory, versions."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import functools
 import os
 import platform
 import random
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -23,73 +20,9 @@ import torch
 from tqdm import tqdm
 
 import mgs
-from mgs.interrupts import ended_by, interrupt
-from mgs.showing import one_line, printable
+from mgs.errors import UserError
 
-USER_ERROR_EXIT = 2
-SIGNALLED = 128  # plus the signal's number: the shell's convention
-OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
-class UserError(Exception):
-    """A mistake that the user can mend: one line of what is wrong, where, and the remedy; shown without traceback.
-
-    What it quotes may be a stranger's, of any length and with line breaks.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(one_line(text))
-
-
-def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
-    """Run a command's `main`; what a user can mend is one line on stderr and exit code 2, our own bugs a traceback.
-
-    Ctrl-C and SIGTERM end it with a line too, and with the shell's exit codes for them, 130 and 143.
-    """
-    signal.signal(signal.SIGTERM, interrupt)
-    threading.excepthook = leave_system_errors
-    try:
-        main(*args)
-    except BrokenPipeError:  # whoever read our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(SIGNALLED + signal.SIGPIPE)
-    except SystemExit:
-        if ended_by:  # typer makes 130 of every signal
-            sys.exit(SIGNALLED + ended_by[0])
-        raise
-    except KeyboardInterrupt as error:
-        print(printable(str(error)) or "interrupted", file=sys.stderr)
-        sys.exit(SIGNALLED + getattr(error, "number", signal.SIGINT))
-    except Exception as error:
-        reason = explain_failure(error)
-        if reason is None:
-            raise
-        print(f"error: {printable(reason)}", file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT)
-
-
-def leave_system_errors(failure: threading.ExceptHookArgs) -> None:
-    """Print what a thread died of, but for the system's errors: TensorBoard raises those again in the main thread."""
-    if not issubclass(failure.exc_type, OSError):
-        threading.__excepthook__(failure)
-
-
-def explain_failure(error: Exception) -> str | None:
-    """What went wrong and the remedy, for what users cause or can mend; None for our own bugs."""
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and (error.filename or error.errno in OF_THE_MACHINE):
-        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{place}{error.strerror}; check the folder, its permissions and the disk"
-    if is_out_of_memory(error):
-        return f"out of memory ({text[:200]}); lower train.batch_size, or close what else uses the memory"
-    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker \(pid", text):
-        return f"a process that decodes images died ({text[:200]}); free memory, or set data.workers=0"
-    if isinstance(error, RuntimeError) and re.search("CUDA error|CUDNN_STATUS|CUBLAS_STATUS", text):
-        return f"the GPU failed ({text[:200]}); look at nvidia-smi, and start again"
-    return None
 
 
 def set_seed(seed: int) -> None:
@@ -97,27 +30,6 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - third-party code draws from the global generator
     torch.manual_seed(seed)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every library's random generator, as tensors and plain values."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
-    return {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(np.array(keys, np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Continue from what `random_state` gave; GPUs only where there are as many as then."""
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def compute_alike(device: torch.device) -> None:
@@ -195,13 +107,6 @@ def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return call
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU's memory, or the machine's, did not suffice."""
-    kinds = (MemoryError, torch.cuda.OutOfMemoryError)
-    told = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
-    return isinstance(error, kinds) or bool(told)
 
 
 def available_memory() -> int:

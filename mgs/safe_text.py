@@ -6,10 +6,8 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-from markupsafe import Markup
-
 if TYPE_CHECKING:
+    import jinja2
     import pandas as pd
 
 FORMULA = re.compile(r"'*[=+\-@＝＋－＠]")  # how a cell begins that spreadsheets compute
@@ -49,7 +47,7 @@ def safe_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def visible(value: Any) -> Any:
     """A value for HTML: text without control characters that do something; markup as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):  # markupsafe's mark of what is HTML already
         return value
     pictures = {code: picture for code, picture in PICTURES.items() if chr(code) not in "\n\t"}
     return value.translate(pictures | DIRECTIONS)
@@ -57,6 +55,8 @@ def visible(value: Any) -> Any:
 
 def html_template(package: str, name: str) -> jinja2.Template:
     """A template of the package, in which every text that it is given is escaped and made visible."""
+    import jinja2  # here, so that errors, which need this file, can be shown without loading it
+
     text = (resources.files(package) / name).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=visible)
     return environment.from_string(text)

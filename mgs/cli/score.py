@@ -1,0 +1,56 @@
+"""`mgs score`: scores of files, folders, patterns and tables."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgs.cli.scorer_options import CHECKPOINT_HELP, CLIP_HELP, STYLE_HELP, open_scorer
+from mgs.errors import UserError
+
+
+def score(
+    images: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns")] = None,
+    prompt: Annotated[str | None, typer.Option(help="of all images")] = None,
+    table: Annotated[str | None, typer.Option(help="CSV or .xlsx with columns image and prompt; - for stdin")] = None,
+    folder: Annotated[Path | None, typer.Option("--images", help="where the table's image paths begin")] = None,
+    out: Annotated[Path | None, typer.Option(help="write .csv, .jsonl or .parquet")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted --out")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="a bare CLIP in place of a checkpoint")] = False,
+    clip: Annotated[str | None, typer.Option(help=CLIP_HELP)] = None,
+    prompt_style: Annotated[str | None, typer.Option(help=STYLE_HELP)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="images at once")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
+) -> None:
+    """Score images; exit code 1 if any could not be scored."""
+    from tqdm import tqdm
+
+    from mgs.scoring.jobs import as_row, collect_images, read_items, run_job, show_score, write_csv
+
+    if bool(images) == bool(table):
+        raise UserError("score: name images, or a table of them with --table; one of the two")
+    if folder and not table:
+        raise UserError("--images: says where a table's image paths begin; leave it out, or name a --table")
+    if resume and not out:
+        raise UserError("--resume: continues an --out; name it")
+    items = read_items(table, folder, prompt) if table else collect_images(images or [], prompt)
+    scorer = open_scorer(checkpoint, settings or [], zero_shot=zero_shot, clip=clip)
+    if out:
+        failed = run_job(items, scorer, out, resume=resume, batch_size=batch_size, style=prompt_style)
+        print(f"{out}: {len(items) - failed} of {len(items)} images scored by {scorer.name}")
+    else:
+        pairs = [(item.path, item.prompt) for item in items]
+        stream = scorer.score_stream(pairs, batch_size=batch_size, style=prompt_style)
+        scores = list(tqdm(stream, desc="scoring", unit="image", total=len(items), delay=2, leave=False))
+        failed = sum(one.failed for one in scores)
+        if len(items) == 1:
+            print(show_score(items[0], scores[0], scorer))
+        else:
+            write_csv(map(as_row, items, scores), sys.stdout)
+            print(f"scored by {scorer.name}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)

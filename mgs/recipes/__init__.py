@@ -1,0 +1,1 @@
+"""Training, testing and comparing, each read from top to bottom."""

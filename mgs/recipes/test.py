@@ -1,0 +1,210 @@
+"""Test what train.py left. Read it from top to bottom.
+
+python test.py [CONFIG.yaml ...] [key=value ...]                   each run on its own test sets
+python test.py --checkpoint CHECKPOINT CONFIG.yaml [key=value ...] one checkpoint on another dataset's test sets
+python test.py --compare RUN RUN [RUN ...]                         tested runs, each against the first
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from mgs.config import DIMENSIONS, Config, flat_config
+from mgs.config_files import find_configs, load_config, refuse_other_run
+from mgs.data.audit import Finding, audit
+from mgs.data.datasets import facts_of, find_generator
+from mgs.data.image_cache import ImageCache
+from mgs.data.splits import Fold, fold_numbers, read_fold, read_folds
+from mgs.errors import UserError
+from mgs.evaluation.comparison import read_tested_run, write_comparison
+from mgs.evaluation.journal import read_curves
+from mgs.evaluation.page import Picture
+from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
+from mgs.machine import choose_device, choose_precision, environment
+from mgs.model.clip_backbone import input_size
+from mgs.model.fragments import Prompt, split_prompt
+from mgs.model.mgs import find_truncated
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
+from mgs.training.engine import predict
+from mgs.training.pipeline import Pipeline
+
+COMPARISON = "comparison"  # the folder beside the runs
+
+
+@dataclass(frozen=True)
+class TestSets:
+    """The folds to test on, their pictures, what the audit says, and what a reader of the tables must know."""
+
+    folds: list[Fold]
+    images: ImageCache
+    findings: list[Finding]
+    notes: list[str]
+    trained_on: str = ""  # another dataset, where that is what the checkpoint comes from
+
+
+def main(argv: Sequence[str]) -> None:
+    """Test the run of every config named in `argv`, or of every dataset found; or what the options say instead."""
+    parser = argparse.ArgumentParser("test.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value")
+    parser.add_argument("--checkpoint", type=Path, help="a .safetensors file, or the fold folder that holds it")
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", metavar="RUN", help="folders of tested runs, the first first"
+    )
+    options = parser.parse_intermixed_args(list(argv))
+    if options.compare:
+        if options.words or options.checkpoint or len(options.compare) < 2:
+            raise UserError("--compare: takes two or more folders of runs, and nothing else beside them")
+        compare(options.compare)
+        return
+    paths, overrides = find_configs(options.words)
+    configs = [load_config(path, overrides) for path in paths]
+    for config in configs:
+        if options.checkpoint:
+            test_elsewhere(config, options.checkpoint)
+        else:
+            test_run(config)
+
+
+def test_run(config: Config) -> None:
+    """Score every fold's test set with that fold's checkpoint; print the table and leave the run's report.
+
+    A fold without a finished checkpoint fails the run: a mean over the folds that happened to work is no result.
+    """
+    record = config.run_folder / "config.yaml"
+    if not record.exists():
+        raise UserError(f"{config.run_folder}: no such run; train it first with the same words after train.py")
+    refuse_other_run(config, record)
+    sets = read_test_sets(config)
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in sets.folds}
+    unfinished = [number for number, folder in folders.items() if not (folder / FINISHED).exists()]
+    if unfinished:
+        raise UserError(
+            f"{config.run_folder}: fold {', '.join(map(str, unfinished))} not trained to the end; run train.py with "
+            "the same words, or name the folds to test, as in folds=[1,2]"
+        )
+    sets.notes.extend(f"Leak: {finding.text}." for finding in sets.findings if finding.kind == "leak")
+    predictions = []
+    for fold in sets.folds:
+        refuse_other_fold(folders[fold.number], fold.sha256)
+        predictions.append(test_fold(config, fold, sets.images, load_checkpoint(folders[fold.number] / CHECKPOINT)))
+    background = Background(
+        train_images={fold.number: len(fold.train) for fold in sets.folds},
+        curves=pd.concat([read_curves(folder, number) for number, folder in folders.items()], ignore_index=True),
+    )
+    leave_report(config, sets, predictions, background)
+
+
+def test_elsewhere(config: Config, path: Path) -> None:
+    """Score the config's test sets with a checkpoint of another dataset, on the dimensions that it was trained on.
+
+    The report goes to runs/<config's name>_by_<checkpoint's name>/report.
+    """
+    checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
+    origin, dataset = checkpoint.metadata, config.data.dataset
+    if untold := [fact for fact in ("dataset", "protocol", "fold", "val") if fact not in origin]:
+        raise UserError(f"{path}: does not say its {', '.join(untold)}, so what it has seen is unknown; train one")
+    if origin["dataset"] == dataset and not facts_of(dataset).own:
+        problem = f"was trained on {dataset} itself, perhaps on these very images"
+        raise UserError(f"{path}: {problem}; test its run without --checkpoint")
+    sets = read_test_sets(config)
+    refuse_training_images(config, sets.folds, origin, path)
+    trained, there = list(origin["val"]), list(sets.folds[0].test[0].targets)
+    shared = [dimension for dimension in there if dimension in trained]
+    if not shared:
+        raise UserError(
+            f"{path}: trained on {', '.join(trained)} of {origin['dataset']}, and {dataset} has MOS for "
+            f"{', '.join(there)} alone; choose sets with a dimension in common"
+        )
+    scorer = f"{checkpoint.config.name}_fold_{origin['fold']:02d}"
+    sets.notes.append(
+        f"Cross-dataset: scored by {scorer}, trained on {origin['dataset']}, protocol {origin['protocol']}; whether "
+        "images of that are among these was not checked."
+    )
+    if left_out := [dimension for dimension in DIMENSIONS if (dimension in trained) != (dimension in there)]:
+        sets.notes.append(f"Left out, for want of MOS on one of the two sides: {', '.join(left_out)}.")
+    predictions = []
+    for fold in sets.folds:
+        samples = [replace(sample, targets={d: sample.targets[d] for d in shared}) for sample in fold.test]
+        predictions.append(test_fold(config, replace(fold, test=samples), sets.images, checkpoint))
+    settings = {key: getattr(checkpoint.config, key) for key in ("model", "views", "train", "seed")}
+    config = replace(config, name=f"{config.name}_by_{scorer}", **settings)
+    leave_report(config, replace(sets, trained_on=origin["dataset"]), predictions, Background())
+
+
+def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mapping[str, Any], path: Path) -> None:
+    """Raise a `UserError` where the checkpoint was trained on one of these very folds and others of them are tested."""
+    hashes = {read_fold(config.data, number).sha256: number for number in fold_numbers(config.data, [])}
+    own = hashes.get(origin.get("fold_sha256", ""))  # imported ones have none
+    if own is not None and any(fold.number != own for fold in folds):
+        raise UserError(
+            f"{path}: trained on fold {own} of these, so it has seen images of the others; say folds=[{own}]"
+        )
+
+
+def compare(folders: Sequence[Path]) -> None:
+    """Hold tested runs against the first, fold by fold; print the tables and leave them beside the runs."""
+    names = [folder.resolve().name for folder in folders]
+    if repeated := [folder for folder, name in zip(folders, names, strict=True) if names.count(name) > 1]:
+        problem = "is named twice, or has another's name"
+        raise UserError(f"--compare: {repeated[0]} {problem}; name each run once, and rename one of two that are alike")
+    place = folders[0].absolute().parent / COMPARISON
+    tqdm.write(write_comparison([read_tested_run(folder) for folder in folders], place))
+    tqdm.write(f"tables, plot and page: {place}")
+
+
+def read_test_sets(config: Config) -> TestSets:
+    """The folds with their test images read, audited."""
+    images = ImageCache(Path(config.data.cache_folder))
+    load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
+    folds, skipped = read_folds(config.data, config.folds, load=load, subsets=["test"])
+    cut = find_truncated([Prompt(sample.prompt, sample.prompt_style) for fold in folds for sample in fold.test])
+    notes = [
+        f"Note: unreadable images left out of the test sets: {len(skipped)}." if skipped else "",
+        f"Note: test prompts longer than CLIP's context, cut at its end: {len(cut)}." if cut else "",
+        DRAWINGS if config.data.dataset == "demo" else "",
+    ]
+    findings = [finding for finding in audit(folds) if finding.kind != "note"]
+    return TestSets(folds, images, findings, list(filter(None, notes)))
+
+
+def test_fold(config: Config, fold: Fold, images: ImageCache, checkpoint: Checkpoint) -> pd.DataFrame:
+    """Predictions for one fold's test images, by the model and views that the checkpoint records."""
+    pipeline = Pipeline.of(config, checkpoint.config.views, input_size(checkpoint.model.clip), images)
+    predictions = predict(checkpoint.model.to(pipeline.device), fold.test, config, pipeline)
+    predictions.insert(0, "fold", fold.number)
+    return predictions
+
+
+def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFrame], background: Background) -> None:
+    """Write the report into the run's folder and print its table."""
+    device = choose_device(config.device)
+    samples = {(fold.number, sample.name): sample for fold in sets.folds for sample in fold.test}
+
+    def show(fold: int, image: str) -> Picture:
+        sample = samples[fold, image]
+        return Picture(sets.images.read(sample.image).cpu().numpy(), split_prompt(sample.prompt, sample.prompt_style))
+
+    background = replace(
+        background,
+        generators={name: find_generator(config.data.dataset, name) for _, name in samples},
+        show=show,
+        audit=tuple(map(str, sets.findings)),
+        settings=flat_config(config),
+        versions=environment(device),
+    )
+    precision = str(choose_precision(config.precision, device)).removeprefix("torch.")
+    dataset, protocol_name = config.data.dataset, sets.folds[0].protocol
+    protocol = Protocol(
+        dataset, protocol_name, config.model.clip, precision, tuple(sets.notes), trained_on=sets.trained_on
+    )
+    report = config.run_folder / "report"
+    tqdm.write(write_report(pd.concat(predictions, ignore_index=True), protocol, report, background))
+    tqdm.write(f"tables, plots, predictions and {protocol.file_name('report', '.html')}: {report}")

@@ -1,0 +1,172 @@
+"""Train MGS: python train.py [CONFIG.yaml ...] [key=value ...]. Read it from top to bottom.
+
+With no config, every dataset found under data/ is trained, or the demo where there is none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mgs.config import NOT_THE_RUN, Config, differing_keys
+from mgs.config_files import find_configs, load_config, refuse_other_run, save_config
+from mgs.data.audit import audit
+from mgs.data.demo import write_demo
+from mgs.data.image_cache import ImageCache
+from mgs.data.splits import Fold, read_folds
+from mgs.data.views import denormalise
+from mgs.errors import UserError
+from mgs.evaluation.folds import selection_value
+from mgs.evaluation.journal import Journal
+from mgs.files import locked, remove_unfinished, write_json
+from mgs.interrupts import heed_signals
+from mgs.machine import choose_device, compile_or_not, compute_alike, environment
+from mgs.model.clip_backbone import input_size, load_backbone
+from mgs.model.fragments import Prompt
+from mgs.model.freezing import describe_parameters
+from mgs.model.mgs import MGS, find_truncated
+from mgs.training.activation_cache import open_activations
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
+from mgs.training.engine import Trainer, predict
+from mgs.training.keeper import Keeper, announce_disk
+from mgs.training.pipeline import Pipeline
+from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train every config named in `argv`, or every dataset found."""
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
+    paths, overrides = find_configs(argv)
+    configs = [load_config(path, overrides) for path in paths]
+    folders = [config.run_folder for config in configs]
+    if repeated := [folder for folder in folders if folders.count(folder) > 1]:
+        raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
+    images = ImageCache(Path(configs[0].data.cache_folder))
+    checked = [(config, check_run(config, images)) for config in configs]  # any mistake surfaces before any training
+    for config, folds in checked:
+        train_run(config, folds, images)
+
+
+def check_run(config: Config, images: ImageCache) -> list[Fold]:
+    """The folds to train, their pictures read, once everything they need has been found good, the cheapest first."""
+    device = choose_device(config.device)
+    kept = {} if config.overwrite else {path.parent: path for path in config.run_folder.glob(f"fold_*/{PROGRESS}")}
+    finished = [] if config.overwrite else [path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")]
+    if finished or kept:
+        refuse_other_run(config, config.run_folder / "config.yaml")
+    backbone = load_backbone(config.model.clip)
+    if config.data.dataset == "demo" and not Path(config.data.root).exists():
+        write_demo(Path(config.data.root))
+    load = partial(images.fill, place=config.data.cache, device=device)
+    folds, skipped = read_folds(config.data, config.folds, load=load)
+    if skipped:
+        tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
+    for finding in audit(folds):
+        if finding.kind == "leak" and not config.data.allow_leaks:
+            remedy = "mend the folds, or set data.allow_leaks=true, and every table will say so"
+            raise UserError(f"{config.data.dataset}: leak: {finding.text}; {remedy}")
+        if finding.kind != "note":
+            tqdm.write(f"{config.data.dataset}: {finding}")
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
+    for fold in folds:
+        if folders[fold.number] in finished:
+            refuse_other_fold(folders[fold.number], fold.sha256)
+        elif folders[fold.number] in kept:
+            refuse_other_progress(kept[folders[fold.number]], config, fold)
+    if unfinished := [fold for fold in folds if folders[fold.number] not in finished]:
+        tqdm.write(f"{config.run_folder}: {announce_disk(config, backbone, unfinished)}")
+    return folds
+
+
+def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None:
+    """Train one config's folds into its run folder; what is finished there stays, what was interrupted goes on."""
+    with locked(config.run_folder / ".lock", str(config.run_folder)):
+        open_run_folder(config, folds)
+        for fold in folds:
+            folder = fold_folder(config.run_folder, fold.number)
+            remove_unfinished(folder)
+            if (folder / FINISHED).exists():
+                refuse_other_fold(folder, fold.sha256)
+                (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that died when all was done
+                tqdm.write(f"fold {fold.number}: finished already, kept; overwrite=true trains it again")
+                continue
+            if not (folder / PROGRESS).exists():
+                shutil.rmtree(folder, ignore_errors=True)  # an attempt that died before there was anything to keep
+            folder.mkdir(parents=True, exist_ok=True)
+            train_fold(config, fold, folder, images)
+
+
+def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
+    """Make runs/<name> with its record; `overwrite` removes the folds named, or all of them if the config changed."""
+    record = config.run_folder / "config.yaml"
+    begun = [path for name in (FINISHED, PROGRESS) for path in config.run_folder.glob(f"fold_*/{name}")]
+    if begun and not config.overwrite:
+        refuse_other_run(config, record)  # once more: another process may have trained here since the check
+    if config.overwrite and record.exists():
+        changed = differing_keys(load_config(record), config, ignored=NOT_THE_RUN)
+        replaced = [fold_folder(config.run_folder, fold.number) for fold in folds]
+        for old in [*(config.run_folder.glob("fold_*") if changed else replaced), config.run_folder / "report"]:
+            shutil.rmtree(old, ignore_errors=True)
+    remove_unfinished(config.run_folder)
+    save_config(dataclasses.replace(config, overwrite=False, folds=[]), record)
+
+
+def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> None:
+    """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched.
+
+    What an interrupted attempt left goes on where it stopped.
+    """
+    backbone = load_backbone(config.model.clip)
+    pipeline = Pipeline.of(config, config.views, input_size(backbone.clip), images)
+    compute_alike(pipeline.device)
+    model = MGS(backbone.clip, config.model).to(pipeline.device)
+    describe(config, fold, model, pipeline)
+    if activations := open_activations(model, [*fold.train, *fold.val], config, pipeline):
+        pipeline = dataclasses.replace(pipeline, halfway=activations.read)
+    if config.compile:
+        model.run_block = compile_or_not(model.run_block)
+    trainer = Trainer(model, fold.train, config, pipeline)
+    keeper = Keeper(folder, Setting(config, fold, backbone, pipeline.device), model, trainer)
+    write_json(config.run_folder / "environment.json", environment(pipeline.device))
+    with heed_signals(), Journal(folder, keeper.history.lines) as journal, keeper:
+        while (epoch := trainer.counts.epoch) <= config.train.epochs:
+            progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
+            loss = trainer.train_epoch(progress, after_step=keeper.tick)
+            predictions = predict(model, fold.val, config, pipeline)
+            predictions.insert(0, "fold", fold.number)
+            line = journal.add_epoch(epoch, loss, trainer.lr, predictions)
+            srcc = ", ".join(f"{dimension} {show(one['srcc'])}" for dimension, one in line["val"].items())
+            skipped = f"; {trainer.counts.skipped} steps skipped so far: not finite" if trainer.counts.skipped else ""
+            tqdm.write(f"{progress}: loss {loss:.4f}, val SRCC {srcc}{skipped}")
+            keeper.end_epoch(line, selection_value(predictions), predictions)
+        (first,) = pipeline.views([images.read(fold.val[0].image)])
+        journal.add_views(denormalise(first), keeper.history.best_row(0), config.train.epochs)
+        keeper.finish()
+    tqdm.write(
+        f"fold {fold.number}: best val mean of SRCC and PLCC {keeper.history.best:.4f}; kept {folder / CHECKPOINT}"
+    )
+
+
+def show(figure: float | None) -> str:
+    """A figure, which may be undefined."""
+    return "undefined" if figure is None else f"{figure:.3f}"
+
+
+def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None:
+    """Say what is about to be trained, on what, and which parameters train."""
+    tqdm.write(
+        f"{config.run_folder}: {config.data.dataset}, protocol {fold.protocol}, fold {fold.number}: {len(fold.train)} "
+        f"train, {len(fold.val)} val, {len(fold.test)} test images; backbone {config.model.clip}, "
+        f"{pipeline.device}, {str(pipeline.dtype).removeprefix('torch.')}"
+    )
+    prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.train + fold.val + fold.test]
+    if cut := find_truncated(prompts):
+        tqdm.write(f"{len(cut)} prompts are longer than CLIP's context and are cut, e.g. {cut[0][:60]!r}...")
+    tqdm.write(describe_parameters(model))
