@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import math
+import os
+import resource
 import threading
 from pathlib import Path
 
@@ -325,6 +327,19 @@ def test_batches_come_in_order_however_many_threads_read_and_what_is_kept_is_not
     ]  # fmt: skip
     assert all(torch.equal(picture, read_image(sample.image)) for batch in batches for picture, sample in batch)
     assert sorted(read) == ["5.png", "6.png"]
+
+
+def test_a_large_batch_needs_few_open_files(own_set):
+    """As with `ulimit -n`: decoding in other processes took a file descriptor a picture."""
+    samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {}) for i in range(24)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 12, before[1]))
+    try:
+        (batch,) = pipeline_of(8).batches(samples, 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(batch) == 24
 
 
 def test_any_model_of_that_shape_can_be_driven_and_learns_the_mean(own_set):
