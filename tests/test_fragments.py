@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgs.model.fragments import STYLES, clean_prompt, split_prompt
+from mgs.model.fragments import STYLES, split_prompt
+from mgs.prompts import clean_prompt
 
 
 @pytest.mark.parametrize(

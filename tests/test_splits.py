@@ -14,9 +14,9 @@ import pytest
 
 from mgs.config import Config, DataConfig
 from mgs.data.datasets import Sample, read_table
-from mgs.data.folding import normalise_prompt
 from mgs.data.splits import content_sha256, fold_numbers, make_folds, read_fold, write_folds, write_samples
 from mgs.errors import UserError
+from mgs.prompts import prompt_key
 
 SHARED = Path(__file__).parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real dataset is not at {SHARED}")
@@ -29,7 +29,7 @@ def sample(name: str, prompt: str, mos: float = 2.5) -> Sample:
 
 def collection(prompts: int = 40, per_prompt: int = 5) -> list[Sample]:
     """Pictures of numbered prompts, each prompt written in several ways, and one picture listed twice."""
-    spellings = ("a dog {}", '"A dog {}"', "A  Dog {} ", "“a dog {}”", "a dog {}")
+    spellings = ("a dog {}", '"A dog {}"', "A  Dog {} ", "«a dog {}»", "`a dog {}`")
     samples = [
         sample(f"m{k}/{p:03}.png", spellings[k % len(spellings)].format(p), (p * 7 + k) % 50 / 10)
         for p, k in itertools.product(range(prompts), range(per_prompt))
@@ -89,10 +89,11 @@ def test_images_that_share_prompts_through_one_another_stay_together() -> None:
 
 
 def test_prompts_are_the_same_whatever_their_case_space_and_quotation_marks() -> None:
-    for spelling in ("a dog", ' "A  Dog" ', "“a dog”", "'a\tdog'", "\"'A DOG'\""):
-        assert normalise_prompt(spelling) == "a dog"
-    assert normalise_prompt('a sign "Stop"') == 'a sign "stop"'
-    assert normalise_prompt('"') == '"'
+    for spelling in ("a dog", ' "A  Dog" ', "“a dog”", "'a\tdog'", "\"'A DOG'\"", "«a dog»", "`A dog`"):
+        assert prompt_key(spelling) == "a dog"
+    assert prompt_key('a sign "Stop"') == 'a sign "stop"'
+    assert prompt_key('"yes" and "no"') == '"yes" and "no"'
+    assert prompt_key('"') == '"'
 
 
 def test_too_few_or_too_unequal_prompts_are_an_error_with_a_remedy() -> None:

@@ -14,10 +14,11 @@ import torch
 
 from mgs.config import DataConfig
 from mgs.data.datasets import Sample
-from mgs.data.folding import SUBSETS, normalise_prompt
+from mgs.data.folding import SUBSETS
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import content_ids
 from mgs.data.splits import Fold, fold_numbers, read_fold
+from mgs.prompts import prompt_key
 
 SAME_MOS = 1e-6  # the published folds write one MOS with differing last digits
 FIRST_NAMED, MOST_NAMED = 3, 50  # of what a finding counts; of bad files
@@ -177,7 +178,7 @@ def find_shared_prompts(rows: Sequence[Row], protocols: Mapping[int, str]) -> li
     for one, other in PAIRS:
         whole, broken, some = [], [], []
         for fold, subsets in by_fold(rows).items():
-            first, second = ({normalise_prompt(row.sample.prompt) for row in subsets[s]} - {""} for s in (one, other))
+            first, second = ({prompt_key(row.sample.prompt) for row in subsets[s]} - {""} for s in (one, other))
             shared = first & second
             share = f"fold {fold}: {len(shared)} of {len(second)}"
             if shared and protocols[fold] == "prompt-disjoint":
@@ -206,7 +207,7 @@ def find_texts_like_missing(rows: Sequence[Row]) -> list[Finding]:
     """Prompts such as "None", which are text here and missing values to most readers of tables."""
     found: dict[str, set[str]] = {}
     for row in rows:
-        if row.sample.prompt.strip().strip("\"'").casefold() in LIKE_MISSING:
+        if prompt_key(row.sample.prompt) in LIKE_MISSING:
             found.setdefault(row.sample.prompt, set()).add(row.image)
     texts = [f"{prompt!r} of {count(len(which), 'image')}" for prompt, which in found.items()]
     return [Finding("note", f"prompts that look like missing values, kept as text ({'; '.join(texts)})")] * bool(texts)
@@ -219,7 +220,7 @@ def describe_mos(rows: Sequence[Row]) -> list[Finding]:
     sizes = {
         "fold": len({row.fold for row in rows}),
         "image": len({row.image for row in rows}),
-        "prompt": len({normalise_prompt(row.sample.prompt) for row in rows}),
+        "prompt": len({prompt_key(row.sample.prompt) for row in rows}),
     }
     size = ", ".join(count(number, noun) for noun, number in sizes.items())
     return [Finding("note", f"{size}; MOS: {', '.join(ranges)}")]

@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 
+from mgs.prompts import clean_prompt
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -60,8 +62,6 @@ STYLES = {
     ),
 }
 
-QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
-
 
 def split_prompt(prompt: str, style: str) -> list[str]:
     """Cut a prompt into its fragments, in order; always at least one, the whole prompt where nothing cuts it."""
@@ -69,27 +69,6 @@ def split_prompt(prompt: str, style: str) -> list[str]:
     whole = clean_prompt(prompt)
     pieces = [piece for part in rule.cut.split(whole) if (piece := strip_punctuation(part))]
     return join_lone_prepositions(pieces, rule.prepositions) or [whole]
-
-
-def clean_prompt(prompt: str) -> str:
-    """A prompt with white space folded and without the quotation marks wrapped around it."""
-    text = " ".join(prompt.split())
-    while len(text) > 1 and QUOTES.get(text[0]) == text[-1] and not closes_early(text):
-        text = text[1:-1].strip()
-    return text
-
-
-def closes_early(text: str) -> bool:
-    """Whether the opening quotation mark ends before the text does, as in `"one" and "two"`."""
-    opening, closing = text[0], QUOTES[text[0]]
-    inner = text[1:-1]
-    marks = f"[{re.escape(opening + closing)}]"
-    first = re.search(rf"(?<!\w){marks}|{marks}(?!\w)", inner)  # an apostrophe has letters on both sides
-    if first is None:
-        return False
-    if opening != closing:
-        return first[0] == closing
-    return first.start() > 0 and not inner[first.start() - 1].isspace()  # a straight mark opens after white space
 
 
 def strip_punctuation(text: str) -> str:

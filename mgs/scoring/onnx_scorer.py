@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from mgs.model.fragments import clean_prompt, split_prompt
+from mgs.model.fragments import split_prompt
+from mgs.prompts import clean_prompt
 
 IMAGES, TEXTS, RECIPE = "images.onnx", "texts.onnx", "mgs.json"
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # of CLIP's tokenizer

@@ -23,8 +23,8 @@ from mgs.data.image_cache import ImageCache
 from mgs.errors import UserError, is_out_of_memory
 from mgs.files import file_sha256, whole_file
 from mgs.model.clip_backbone import input_size, is_too_long, load_backbone
-from mgs.model.fragments import clean_prompt
 from mgs.model.mgs import MGS
+from mgs.prompts import clean_prompt
 from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
 from mgs.scoring.score import COLUMNS, ERROR, OK, Score, failure
 from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint
