@@ -33,6 +33,19 @@ def test_each_style_cuts_where_its_row_says(style, prompt, fragments):
     assert split_prompt(prompt, style) == fragments
 
 
+@pytest.mark.parametrize(
+    ("prompt", "counts"),
+    [
+        ("一只猫，坐在垫子上、油画。猫。阳光：明亮", (3, 4, 5)),
+        ("１２，３４５ 只猫", (1, 1, 1)),
+        ("قطة على سجادة، لوحة زيتية؛ ضوء", (3, 3, 3)),
+        ("ایک بلی۔ دھوپ", (1, 1, 2)),
+    ],
+)
+def test_other_scripts_are_cut_at_their_own_punctuation(prompt, counts):
+    assert tuple(len(split_prompt(prompt, style)) for style in ("keywords", "hybrid", "sentence")) == counts
+
+
 @pytest.mark.parametrize("word", ["head-on", "made-of-gold", "4.5mm", "3,000", "16:9", "J.R.R.", "inside-out", ".5"])
 @pytest.mark.parametrize("style", ["hybrid", "sentence"])
 def test_hyphenated_words_numbers_and_initials_are_never_cut(word, style):

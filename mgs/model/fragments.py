@@ -20,7 +20,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Style:
-    """Where prompts of one style are cut: at any of `separators`, and before any of `prepositions`."""
+    """Where prompts of one style are cut: at any of `separators`, and before any of `prepositions`.
+
+    `,` `.` and `:` stand also for the marks that other scripts write in their place.
+    """
 
     separators: str
     prepositions: tuple[str, ...] = ()
@@ -29,9 +32,9 @@ class Style:
     def cut(self) -> re.Pattern[str]:
         """Matches what a prompt is split at; the match before a preposition is empty, so that the word stays."""
         marks = {
-            ",": NOT_IN_NUMBER.format(","),
-            ":": NOT_IN_NUMBER.format(":"),
-            ".": INITIAL + LEADING_POINT + NOT_IN_NUMBER.format(r"\."),
+            ",": NOT_IN_NUMBER.format(f"[{COMMAS}]") + f"|[{LISTING}]",
+            ":": NOT_IN_NUMBER.format(f"[{COLONS}]"),
+            ".": INITIAL + LEADING_POINT + NOT_IN_NUMBER.format(r"\.") + f"|[{STOPS}]",
         }
         parts = [marks[mark] for mark in self.separators]
         if self.prepositions:
@@ -46,6 +49,11 @@ WORD_START, WORD_END = r"(?<![\w-])(?<!\w['’])", r"(?![\w-]|['’]\w)"
 NOT_IN_NUMBER = r"(?:(?<!\d){0}|{0}(?!\d))"  # "4.5mm", "3,000" and "16:9" stay whole
 INITIAL = r"(?<!\b[^\W\d_])"  # "J.R.R." stays whole
 LEADING_POINT = r"(?!(?<!\w)\.\d)"  # so does ".5"
+
+# The same marks in other scripts. Those in `LISTING` and `STOPS` never stand in a number or behind an initial.
+COMMAS, COLONS = ",，،", ":："
+LISTING = "、､；؛"  # Chinese and Japanese list marks, and semicolons where they part a list: full-width and Arabic
+STOPS = "。｡．۔।"  # of Chinese, Japanese, Urdu and Hindi
 
 STYLES = {
     "keywords": Style(","),
