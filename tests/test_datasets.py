@@ -13,6 +13,7 @@ import pytest
 from mgs.config import DataConfig
 from mgs.data.datasets import DATASETS, read_table
 from mgs.errors import UserError
+from mgs.scoring.jobs import read_items
 
 SHARED = Path(__file__).parents[2] / "shared"
 SPLITS = SHARED / "published_splits"
@@ -133,6 +134,29 @@ def test_own_table_may_have_a_byte_order_mark_windows_lines_and_columns_of_its_o
     assert sample.prompt_style == "sentence"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image;prompt;quality\ra.png;a cat, asleep;3,4\r",
+        "\nIMAGE\tPrompt\tQuality \r\na.png\ta cat, asleep\t3,4\r\n",
+        'Image,"PROMPT;;;",prompt,quality\na.png,,"a cat, asleep","3,4"\n',
+    ],
+)
+def test_tables_as_excel_writes_them_are_read_alike_in_training_and_scoring(
+    tmp_path: Path, text: str, encoding: str
+) -> None:
+    (sample,) = read_own(tmp_path, text.encode(encoding))
+    assert (sample.prompt, sample.targets) == ("a cat, asleep", {"quality": 3.4})
+    (item,) = read_items(str(tmp_path / "table.csv"), None, None)
+    assert (item.path, item.prompt) == (sample.image, sample.prompt)
+
+
+def test_a_comma_that_may_part_thousands_is_no_decimal_mark(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"quality is '3,400'; write a number from 0 to 5000"):
+        read_own(tmp_path, 'image,prompt,quality\na.png,x,"3,400"\n', mos_range=[0.0, 5000.0])
+
+
 def test_prompt_style_comes_from_the_config_else_the_row_else_the_dataset(tmp_path: Path) -> None:
     text = "image,prompt,quality,prompt_style\na.png,x,1,keywords\nb/c.png,y,2,\n"
     assert [s.prompt_style for s in read_own(tmp_path, text)] == ["keywords", "sentence"]
@@ -173,7 +197,7 @@ GOOD = "image,prompt,quality\na.png,x,1\n"
         ("\n\n", r"table\.csv: empty; .*README"),
         ("image,prompt,quality\n", r"table\.csv:1: no rows below the header; .*README"),
         ("image,text,quality\na.png,x,1\n", r"table\.csv:1: no column 'prompt'; found image, text, quality; .*README"),
-        ("image;prompt;quality\na.png;x;1\n", r"table\.csv:1: no column 'image'; found .*separate columns with commas"),
+        ("image|prompt|quality\na.png|x|1\n", r"table\.csv:1: no column 'image'; found .*separate columns with commas"),
         ("image,prompt,prompt,quality\na.png,x,x,1\n", r"table\.csv:1: more than one column 'prompt'; found"),
         ("image,prompt\na.png,x\n", r"table\.csv:1: no column with MOS, such as 'quality', .*README"),
         (GOOD + "a.png,x,good\n", r"table\.csv:3: quality is 'good'; write a number from 0 to 5"),
@@ -186,8 +210,8 @@ GOOD = "image,prompt,quality\na.png,x,1\n"
         (GOOD + "a.png,x\n", r"table\.csv:3: 2 fields where the header has 3; put .*quotation marks"),
         (GOOD + "a.png,cat, dog,1\n", r"table\.csv:3: 4 fields where the header has 3; put .*quotation marks"),
         (GOOD + 'a.png,"x,1\n', r"table\.csv:3: .*check the row's quotation marks"),
-        (GOOD.encode() + b"a.png,caf\xe9,1\n", r"table\.csv:3: not UTF-8 text; save the file as CSV UTF-8"),
-        (GOOD.encode("utf-16"), r"table\.csv:1: not UTF-8 text; save"),
+        (GOOD.encode() + b"a.png,caf\xe9,1\n", r"table\.csv:3: not UTF-8 text; save it as .CSV UTF-8"),
+        (GOOD.encode("utf-16") + b"a", r"table\.csv:\d: not UTF-8 text; save"),
         (GOOD + "z.png,x,1\n", r"table\.csv:3: no image z\.png under .*set data\.root .*README"),
         ('image,prompt,quality\n\na.png,"two\nlines",1\na.png,x,9\n', r"table\.csv:5: quality is 9"),
         ("image,prompt,overall\na.png, ,1\n", r"table\.csv:2: overall is judged against the prompt, .*fill it in"),

@@ -11,6 +11,7 @@ from mgs.errors import UserError
 
 PROMPT_STYLES = ("keywords", "hybrid", "sentence")
 FULL_SCALE = [0.0, MOS_MAX]
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -18,7 +19,7 @@ def to_record(header: list[str], cells: list[str], where: str) -> dict[str, str]
     """Column -> cell."""
     if len(cells) != len(header):
         problem = f"{len(cells)} fields where the header has {len(header)}"
-        raise UserError(f"{where}: {problem}; put text that holds commas in quotation marks")
+        raise UserError(f"{where}: {problem}; put text that holds the separator in quotation marks")
     return dict(zip(header, cells, strict=True))
 
 
@@ -41,8 +42,10 @@ def read_style(record: dict[str, str], where: str) -> str:
 
 
 def read_mos(text: str, scale: Sequence[float], where: str) -> float:
-    """A cell as MOS on 0-5, mapped linearly from `scale`."""
+    """A cell as MOS on 0-5, mapped linearly from `scale`; "3,4" is read as 3.4."""
     lowest, highest = scale
+    if DECIMAL_COMMA.fullmatch(text) and highest < 1000:  # on a wider scale the comma may part thousands
+        text = text.replace(",", ".")
     try:
         value = math.nan if "_" in text else float(text)  # Python reads 3_5 as 35
     except ValueError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mgs.config import DIMENSIONS, DataConfig
 from mgs.data.cells import FULL_SCALE, read_mos, read_name, read_style, to_record
-from mgs.data.tables import README, Row, find_file, name_columns, read_rows
+from mgs.data.tables import README, Row, find_file, name_columns, read_header, read_rows
 from mgs.errors import UserError
 from mgs.files import Fence
 
@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what."""
+    """Which columns of a table hold what; their names in lower case, since a table may write them in any."""
 
     image: tuple[str, ...]  # joined with "/"
     prompt: str
@@ -68,7 +68,7 @@ DATASETS = {
         dimensions=("overall",),
         prompt_style="keywords",
         root="data/AGIQA-1K",
-        published=Columns(("Image",), "Prompt", {"overall": "MOS"}),
+        published=Columns(("image",), "prompt", {"overall": "mos"}),
         images=1080,
         image_folders=("", "file", "images"),
         official_table="*mos_zscore.xlsx",
@@ -126,10 +126,10 @@ def find_generator(dataset: str, name: str) -> str:
 def read_table(path: Path, data: DataConfig) -> list[Sample]:
     """Read a CSV (UTF-8) or an .xlsx sheet into samples, in the table's order.
 
-    The header decides between the dataset's published columns and the project's own: `image,prompt`, any of quality,
-    authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored. `data.prompt_style`
-    goes before the column, the column before the dataset's own style. `data.mos_range` is mapped onto 0-5. Raises
-    `UserError` with file, row and remedy for whatever is missing, malformed or outside the scale; with
+    The header, in any case, decides between the dataset's published columns and the project's own: `image,prompt`, any
+    of quality, authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored.
+    `data.prompt_style` goes before the column, the column before the dataset's own style. `data.mos_range` is mapped
+    onto 0-5. Raises `UserError` with file, row and remedy for whatever is missing, malformed or outside the scale; with
     `data.on_bad_image: skip` a missing image is a sample like any other, and fails on reading.
     """
     return to_samples(read_rows(path), path, data)
@@ -143,7 +143,7 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     if not rows:
         raise UserError(f"{path}: empty; it must hold a header and rows; {README}")
     places = [f"{path}:{line}" for line, _ in rows]
-    header = [name.strip() for name in rows[0][1]]
+    header = read_header(rows[0])
     columns = choose_columns(header, facts, places[0])
     if len(rows) == 1:
         raise UserError(f"{places[0]}: no rows below the header; {README}")
@@ -176,7 +176,9 @@ def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Column
     columns = Columns(("image",), "prompt", {dimension: dimension for dimension in wanted})
     if facts.published and len(set(facts.published.all()) & set(header)) > len(set(columns.all()) & set(header)):
         columns = facts.published
-    found = f"found {name_columns(header)}" + ("; separate columns with commas" if len(header) == 1 else "")
+    found = f"found {name_columns(header)}" + (
+        "; separate columns with commas, semicolons or tabs" if len(header) == 1 else ""
+    )
     for column in (*columns.all(), *({"prompt_style"} & set(header))):
         if header.count(column) != 1:
             problem = "more than one column" if column in header else "no column"
