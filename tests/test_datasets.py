@@ -166,6 +166,7 @@ def test_prompt_style_comes_from_the_config_else_the_row_else_the_dataset(tmp_pa
 def test_mos_range_is_mapped_linearly_and_the_usual_scale_is_left_to_the_last_digit(tmp_path: Path) -> None:
     text = "image,prompt,quality\na.png,x,1\na.png,x,3\na.png,x,5\n"
     assert [s.targets["quality"] for s in read_own(tmp_path, text, mos_range=[1.0, 5.0])] == [0.0, 2.5, 5.0]
+    assert [s.targets["quality"] for s in read_own(tmp_path, text, mos_range=[5.0, 1.0])] == [5.0, 2.5, 0.0]
     (sample,) = read_own(tmp_path, "image,prompt,quality\na.png,x,2.7934105045636524\n")
     assert sample.targets["quality"] == 2.7934105045636524
 
@@ -201,7 +202,10 @@ GOOD = "image,prompt,quality\na.png,x,1\n"
         ("image,prompt,prompt,quality\na.png,x,x,1\n", r"table\.csv:1: more than one column 'prompt'; found"),
         ("image,prompt\na.png,x\n", r"table\.csv:1: no column with MOS, such as 'quality', .*README"),
         (GOOD + "a.png,x,good\n", r"table\.csv:3: quality is 'good'; write a number from 0 to 5"),
-        (GOOD + "a.png,x,\n", r"table\.csv:3: quality is ''; write a number from 0 to 5"),
+        (GOOD + "a.png,x,\n", r"table\.csv:3: no MOS; write quality, or delete the row"),
+        ("image,prompt,quality,overall\na.png,x,1,\n", r"table\.csv: no row has MOS in the column 'overall'; fill"),
+        ("image,prompt,MOS\na.png,x,1\n", r"table\.csv:1: no column with MOS, .*rename 'mos' to the one that it"),
+        ("image,prompt,DMOS\na.png,x,1\n", r"rename 'dmos' .*lower is better, set data\.mos_range=\[worst,best\]"),
         (GOOD + "a.png,x,nan\n", r"table\.csv:3: quality is 'nan'; write a number"),
         (GOOD + "a.png,x,-inf\n", r"table\.csv:3: quality is '-inf'; write a number"),
         (GOOD + "a.png,x,5.01\n", r"table\.csv:3: quality is 5\.01, outside 0 to 5; .*data\.mos_range"),
@@ -233,6 +237,14 @@ def test_missing_images_are_counted_and_the_first_few_named(tmp_path: Path) -> N
     text = "image,prompt,quality\na.png,x,1\n" + "".join(f"z{i}.png,x,1\n" for i in range(44))
     with pytest.raises(UserError, match=r"table\.csv:3: no image z0\.png, z1\.png, z2\.png \(and 41 more\) .*README"):
         read_own(tmp_path, text)
+
+
+def test_a_mos_may_be_missing_in_a_table_of_ones_own_alone(tmp_path: Path) -> None:
+    samples = read_own(tmp_path, "image,prompt,quality,overall\na.png,x,1,\na.png,,2,\na.png,x,,3\n")
+    assert [s.targets for s in samples] == [{"quality": 1.0}, {"quality": 2.0}, {"overall": 3.0}]
+    text = "name,prompt,mos_quality,mos_align\na.png,x,1,\n"
+    with pytest.raises(UserError, match=r"table\.csv:2: mos_align is ''; write a number"):
+        read_own(tmp_path, text, dataset="AGIQA-3K", root=str(tmp_path))
 
 
 def test_public_mos_outside_the_scale_and_a_scale_for_a_public_set_are_errors(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mgs.config_files import load_config
 from mgs.data.datasets import read_table
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import FORMATS, MAX_BYTES, BadImage, read_image
-from mgs.data.splits import read_fold, read_folds
+from mgs.data.splits import find_folds, read_folds
 from mgs.errors import UserError, exit_on_user_error
 from mgs.evaluation.comparison import read_tested_run
 from mgs.recipes import test as testing
@@ -263,7 +263,7 @@ def test_prompts_stay_text_in_every_csv_and_come_back_for_comparisons(tested_evi
         assert not any(c in cell for cell in cells for c in "\x1b\x00\x07\t\r")
     data = load_config(tested_evil / "own.yaml").data
     data.table = str(tested_evil / str(data.table))
-    prompts = {sample.prompt for number in (1, 2) for sample in read_fold(data, number).test}
+    prompts = {sample.prompt for number in (1, 2) for sample in find_folds(data, [number])[0].test}
     back = set(read_tested_run(tested_evil / "runs/own").predictions["prompt"])
     assert {p for p in prompts if p.isprintable()} <= back
 

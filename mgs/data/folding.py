@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from mgs.data.datasets import Sample
 from mgs.data.images import content_ids
+from mgs.data.samples import Sample
 from mgs.errors import UserError
 from mgs.prompts import prompt_key
 

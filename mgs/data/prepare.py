@@ -11,8 +11,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from mgs.config import MOS_MAX, DataConfig
-from mgs.data.datasets import DATASETS, Sample, facts_of, read_table, to_samples
+from mgs.data.datasets import DATASETS, facts_of, read_table, to_samples
 from mgs.data.folding import KEPT_APART
+from mgs.data.samples import Sample
 from mgs.data.splits import write_folds, write_samples
 from mgs.data.tables import README, Row, find_file, read_rows
 from mgs.errors import UserError

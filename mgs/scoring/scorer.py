@@ -18,8 +18,9 @@ from torch import Tensor
 
 from mgs.config import DIMENSIONS, Config, ModelConfig, Precision, ViewsConfig
 from mgs.data.cells import PROMPT_STYLES
-from mgs.data.datasets import NEED_A_PROMPT, Sample, facts_of
+from mgs.data.datasets import NEED_A_PROMPT, facts_of
 from mgs.data.image_cache import ImageCache
+from mgs.data.samples import Sample
 from mgs.errors import UserError, is_out_of_memory
 from mgs.files import file_sha256, whole_file
 from mgs.model.clip_backbone import input_size, is_too_long, load_backbone
