@@ -157,7 +157,7 @@ def test_damaged_official_files_are_errors_that_name_them(aigciqa2023: Path) -> 
 def test_what_cannot_be_prepared_is_an_error_with_a_remedy(agiqa1k: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no data\.csv of AGIQA-3K there; download it from https://.*README"):
         prepare("AGIQA-3K", tmp_path / "nowhere", protocol="random-image")
-    with pytest.raises(UserError, match=r"--protocol published: .*choose prompt-disjoint or random-image, or copy"):
+    with pytest.raises(UserError, match=r"--protocol published: .*choose prompt-disjoint or random-image, or name"):
         prepare("AGIQA-1K", agiqa1k, protocol="published")
     with pytest.raises(UserError, match=r"dataset custom: no official download to prepare; there is one of AGIQA-1K"):
         prepare("custom", agiqa1k, protocol="random-image")

@@ -216,7 +216,10 @@ def test_absent_folds_are_an_error_that_says_which_there_are(own: DataConfig, tm
     with pytest.raises(UserError, match=r"nowhere: no folds of custom there; set data\.table .*README"):
         fold_numbers(with_splits(data, splits=str(tmp_path / "nowhere")), [])
     public = DataConfig(dataset="AGIQA-3K", root=str(tmp_path / "3k"))
-    with pytest.raises(UserError, match=r"splits/published: no folds of AGIQA-3K there; put the folds there .*README"):
+    with pytest.raises(
+        UserError,
+        match=r"splits/published: no folds of AGIQA-3K there; run: .* AGIQA-3K --published FOLDER, or .*README",
+    ):
         fold_numbers(public, [])
     with pytest.raises(UserError, match=r"run: python -m mgs prepare AGIQA-3K --protocol random-image; .*README"):
         fold_numbers(with_splits(public, protocol="random-image"), [])

@@ -31,7 +31,7 @@ def prepare(dataset: str, root: Path, *, protocol: str, seed: int = 42) -> Path:
     without an official download, one that is incomplete, and a folder that cannot be written.
     """
     if protocol not in KEPT_APART:
-        remedy = f"choose {' or '.join(KEPT_APART)}, or copy published folds into {root / 'splits' / 'published'}"
+        remedy = f"choose {' or '.join(KEPT_APART)}, or name published folds with --published FOLDER"
         raise UserError(f"--protocol {protocol}: no way to make folds; {remedy}; {README}")
     samples = read_official(dataset, root)
     try:

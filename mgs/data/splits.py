@@ -154,7 +154,7 @@ def splits_folder(data: DataConfig) -> Path:
     elif facts.own:
         remedy = "set data.table to one CSV, or put the folds there as <fold>/train.csv, val.csv and test.csv"
     elif data.splits or data.protocol == "published":
-        remedy = "put the folds there as <fold>/train.csv, val.csv and test.csv, or set data.protocol=prompt-disjoint"
+        remedy = f"run: python -m mgs prepare {data.dataset} --published FOLDER, or set data.protocol=prompt-disjoint"
     else:
         remedy = f"run: {facts.make_folds.format(dataset=data.dataset, protocol=data.protocol)}"
     raise UserError(f"{folder}: no folds of {data.dataset} there; {remedy}; {README}")
