@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import textwrap
 from typing import Any
@@ -209,7 +210,9 @@ def draw_views(views: Tensor, row: pd.Series) -> Figure:
         axes.imshow(view.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
         axes.set_title("whole image" if i == 0 else f"patch {i}", fontsize=8)
         axes.set_axis_off()
-    scores = [f"{d} {row[f'{d}_pred']:.2f} (MOS {row[f'{d}_mos']:.2f})" for d in DIMENSIONS if f"{d}_pred" in row]
+    mos = {d: row[f"{d}_mos"] for d in DIMENSIONS if f"{d}_mos" in row}
+    told = {d: "no MOS" if math.isnan(value) else f"MOS {value:.2f}" for d, value in mos.items()}
+    scores = [f"{d} {row[f'{d}_pred']:.2f} ({text})" for d, text in told.items()]
     figure.suptitle("\n".join([*textwrap.wrap(plain(str(row["prompt"])), 90), ", ".join(scores)]), fontsize=9)
     return figure
 
