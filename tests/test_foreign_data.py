@@ -187,7 +187,7 @@ def test_many_bad_images_are_all_named(tmp_path, capsys):
     for i in range(90):
         (tmp_path / f"{i:03d}.png").write_text(f"picture {i}")
     load = partial(ImageCache(tmp_path).fill, place="none", device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"^90 bad images: .* and 85 more, all named above; mend them"):
+    with pytest.raises(UserError, match=r"^90 bad images: .* and 85 more, all named above; fix them"):
         read_folds(DataConfig(table=str(path), protocol="random-image"), [1], load=load)
     shown = capsys.readouterr().err
     assert all(f"{i:03d}.png" in shown for i in range(90))

@@ -28,7 +28,7 @@ LIKE_MISSING = {"none", "null", "na", "n/a", "nan"}  # prompts that table reader
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: a leak between train and test, a flaw to mend or to know, or a note for orientation."""
+    """One thing found: a leak between train and test, a flaw to fix or to know, or a note for orientation."""
 
     kind: Literal["leak", "flaw", "note"]
     text: str
