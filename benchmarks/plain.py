@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from mgs.model.clip_backbone import Clip, token_numbers
 from mgs.model.encoders import finish_texts, finish_views, start_texts, start_views
-from mgs.model.fragments import Prompt, clean_prompt, split_prompt
+from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.mgs import Scores
 from mgs.model.templates import sentences
+from mgs.prompts import clean_prompt
 
 CONTEXT = 77
 LEVELS = torch.tensor([0.0, 1.25, 2.5, 3.75, 5.0])

@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain import Plain, Way, lean_views, short_texts
 from mgs.config import Config, Precision
-from mgs.data.datasets import Sample, read_table
+from mgs.data.datasets import read_table
 from mgs.data.image_cache import ImageCache
+from mgs.data.samples import Sample
 from mgs.errors import UserError, exit_on_user_error
 from mgs.files import write_json
 from mgs.machine import compile_or_not, environment, set_seed

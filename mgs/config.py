@@ -38,7 +38,7 @@ class DataConfig:
     protocol: Literal["published", "prompt-disjoint", "random-image"] = "published"
     fold_seed: int = 42  # decides the folds that are drawn from `table`; apart from `seed`, so that runs share folds
     prompt_style: Literal["keywords", "hybrid", "sentence"] | None = None  # default: the dataset's own
-    mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # the table's scale, mapped onto 0-5
+    mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # worst and best of the table's scale
     on_bad_image: Literal["error", "skip"] = "error"
     allow_leaks: bool = False  # folds of your own: train although images are in train and test; every table says so
     cache: ImagePlace = "auto"  # where decoded images are kept; auto: GPU, RAM or disk, whichever has room
@@ -153,7 +153,7 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("folds", len(set(map(str, config.folds))) == len(config.folds), "each fold once"),
         ("data.fold_seed", data.fold_seed >= 0, "0 or more"),
         ("data.workers", data.workers >= 0, "0 or more"),
-        ("data.mos_range", is_range(data.mos_range), "[lowest, highest]"),
+        ("data.mos_range", is_range(data.mos_range), "[worst, best], two different numbers"),
         ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
         (
             "model.temperature",
@@ -178,11 +178,9 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
 
 
 def is_range(numbers: Sequence[float]) -> bool:
-    """Whether it is two finite numbers, the lower one first."""
-    return (
-        len(numbers) == 2
-        and all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)
-        and numbers[0] < numbers[1]
+    """Whether it is two finite numbers that differ."""
+    return len(set(numbers)) == len(numbers) == 2 and all(
+        isinstance(n, (int, float)) and math.isfinite(n) for n in numbers
     )
 
 

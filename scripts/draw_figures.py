@@ -23,9 +23,10 @@ from mgs.data.views import PATCH_PIXELS, make_views, windows
 from mgs.errors import exit_on_user_error
 from mgs.model.clip_backbone import input_size
 from mgs.model.encoders import finish_views, start_views
-from mgs.model.fragments import Prompt, clean_prompt, split_prompt
+from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.mgs import MGS, TOP_PATCHES
 from mgs.model.templates import AUTHENTICITY_AXIS, AUTHENTICITY_WORDS, QUALITY_AXIS, QUALITY_WORDS, joint_probability
+from mgs.prompts import clean_prompt
 from mgs.training.checkpoint import CHECKPOINT, fold_folder, load_checkpoint
 
 INK, IMAGE, TEXT, PALE = "#222222", "#0072b2", "#d55e00", "#f2f2f2"  # blue and vermilion of Okabe and Ito's palette

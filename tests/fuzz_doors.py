@@ -134,7 +134,7 @@ def open_checkpoint(folder: Path) -> tuple[list[Call], list[bytes]]:
     from mgs.model.clip_backbone import Backbone, load_backbone, openai_clip
     from mgs.model.mgs import MGS
     from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint
-    from mgs.training.foreign import read_state
+    from mgs.training.import_original import read_original
 
     clip = openai_clip().model.CLIP(16, 8, 1, 64, 4, 8, 8, 64, 1, 1).eval()
     model = MGS(clip, ModelConfig(clip="mine"))
@@ -174,7 +174,7 @@ def open_checkpoint(folder: Path) -> tuple[list[Call], list[bytes]]:
         return load_backbone(str(make(data)))
 
     def load_original(data: bytes) -> object:
-        return read_state(make(data))
+        return read_original(make(data))
 
     small = {name: value for name, value in tensors.items() if value.numel() < 100}
     strange = save({**small, "f8": torch.zeros(2).to(torch.float8_e4m3fn), "n": torch.ones(2, dtype=torch.int64)})

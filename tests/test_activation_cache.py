@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from mgs import machine
 from mgs.cli import app
 from mgs.config import Config, ModelConfig, ViewsConfig
-from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
+from mgs.data.samples import Sample
 from mgs.errors import UserError
 from mgs.model.mgs import MGS
 from mgs.recipes import test as testing

@@ -179,3 +179,26 @@ def test_a_folder_that_is_not_there_is_an_error_with_a_remedy(tmp_path):
     result = CliRunner().invoke(app, ["audit", str(tmp_path / "nowhere")])
     assert isinstance(result.exception, UserError)
     assert "no such folder; name a dataset's folder" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("quality", "found"),
+    [
+        (
+            lambda i: "" if i in (3, 14) else i % 5,
+            ["MOS missing, and left out of loss and metrics: quality of 2 of 30"],
+        ),
+        (lambda i: i / 40, ["no MOS above 0.72 on the scale of 0 to 5; is data.mos_range right?"]),
+        (lambda i: 5 - i / 40, ["no MOS below 4.28 on the scale of 0 to 5; is data.mos_range right?"]),
+        (lambda i: i % 5, []),
+    ],
+)
+def test_missing_mos_and_a_scale_that_no_row_reaches_are_told(tmp_path, quality, found):
+    rows = [[f"{i}.png", f"a dog number {i}", quality(i), quality(i % 3)] for i in range(30)]
+    for name, *_ in rows:
+        Image.new("RGB", (8, 8), (int(name[:-4]), 0, 0)).save(tmp_path / name)
+    with (tmp_path / "mos.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["image", "prompt", "quality", "authenticity"], *rows])
+    _, findings = audit_dataset(DataConfig(table=str(tmp_path / "mos.csv"), cache_folder=str(tmp_path / "cache")))
+    told = [finding.text for finding in findings if finding.kind != "note"]
+    assert [text[: len(part)] for text, part in zip(told, found, strict=True)] == found

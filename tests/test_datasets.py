@@ -13,6 +13,7 @@ import pytest
 from mgs.config import DataConfig
 from mgs.data.datasets import DATASETS, read_table
 from mgs.errors import UserError
+from mgs.scoring.jobs import read_items
 
 SHARED = Path(__file__).parents[2] / "shared"
 SPLITS = SHARED / "published_splits"
@@ -133,6 +134,29 @@ def test_own_table_may_have_a_byte_order_mark_windows_lines_and_columns_of_its_o
     assert sample.prompt_style == "sentence"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image;prompt;quality\ra.png;a cat, asleep;3,4\r",
+        "\nIMAGE\tPrompt\tQuality \r\na.png\ta cat, asleep\t3,4\r\n",
+        'Image,"PROMPT;;;",prompt,quality\na.png,,"a cat, asleep","3,4"\n',
+    ],
+)
+def test_tables_as_excel_writes_them_are_read_alike_in_training_and_scoring(
+    tmp_path: Path, text: str, encoding: str
+) -> None:
+    (sample,) = read_own(tmp_path, text.encode(encoding))
+    assert (sample.prompt, sample.targets) == ("a cat, asleep", {"quality": 3.4})
+    (item,) = read_items(str(tmp_path / "table.csv"), None, None)
+    assert (item.path, item.prompt) == (sample.image, sample.prompt)
+
+
+def test_a_comma_that_may_part_thousands_is_no_decimal_mark(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"quality is '3,400'; write a number from 0 to 5000"):
+        read_own(tmp_path, 'image,prompt,quality\na.png,x,"3,400"\n', mos_range=[0.0, 5000.0])
+
+
 def test_prompt_style_comes_from_the_config_else_the_row_else_the_dataset(tmp_path: Path) -> None:
     text = "image,prompt,quality,prompt_style\na.png,x,1,keywords\nb/c.png,y,2,\n"
     assert [s.prompt_style for s in read_own(tmp_path, text)] == ["keywords", "sentence"]
@@ -142,6 +166,7 @@ def test_prompt_style_comes_from_the_config_else_the_row_else_the_dataset(tmp_pa
 def test_mos_range_is_mapped_linearly_and_the_usual_scale_is_left_to_the_last_digit(tmp_path: Path) -> None:
     text = "image,prompt,quality\na.png,x,1\na.png,x,3\na.png,x,5\n"
     assert [s.targets["quality"] for s in read_own(tmp_path, text, mos_range=[1.0, 5.0])] == [0.0, 2.5, 5.0]
+    assert [s.targets["quality"] for s in read_own(tmp_path, text, mos_range=[5.0, 1.0])] == [5.0, 2.5, 0.0]
     (sample,) = read_own(tmp_path, "image,prompt,quality\na.png,x,2.7934105045636524\n")
     assert sample.targets["quality"] == 2.7934105045636524
 
@@ -173,11 +198,14 @@ GOOD = "image,prompt,quality\na.png,x,1\n"
         ("\n\n", r"table\.csv: empty; .*README"),
         ("image,prompt,quality\n", r"table\.csv:1: no rows below the header; .*README"),
         ("image,text,quality\na.png,x,1\n", r"table\.csv:1: no column 'prompt'; found image, text, quality; .*README"),
-        ("image;prompt;quality\na.png;x;1\n", r"table\.csv:1: no column 'image'; found .*separate columns with commas"),
+        ("image|prompt|quality\na.png|x|1\n", r"table\.csv:1: no column 'image'; found .*separate columns with commas"),
         ("image,prompt,prompt,quality\na.png,x,x,1\n", r"table\.csv:1: more than one column 'prompt'; found"),
         ("image,prompt\na.png,x\n", r"table\.csv:1: no column with MOS, such as 'quality', .*README"),
         (GOOD + "a.png,x,good\n", r"table\.csv:3: quality is 'good'; write a number from 0 to 5"),
-        (GOOD + "a.png,x,\n", r"table\.csv:3: quality is ''; write a number from 0 to 5"),
+        (GOOD + "a.png,x,\n", r"table\.csv:3: no MOS; write quality, or delete the row"),
+        ("image,prompt,quality,overall\na.png,x,1,\n", r"table\.csv: no row has MOS in the column 'overall'; fill"),
+        ("image,prompt,MOS\na.png,x,1\n", r"table\.csv:1: no column with MOS, .*rename 'mos' to the one that it"),
+        ("image,prompt,DMOS\na.png,x,1\n", r"rename 'dmos' .*lower is better, set data\.mos_range=\[worst,best\]"),
         (GOOD + "a.png,x,nan\n", r"table\.csv:3: quality is 'nan'; write a number"),
         (GOOD + "a.png,x,-inf\n", r"table\.csv:3: quality is '-inf'; write a number"),
         (GOOD + "a.png,x,5.01\n", r"table\.csv:3: quality is 5\.01, outside 0 to 5; .*data\.mos_range"),
@@ -186,8 +214,8 @@ GOOD = "image,prompt,quality\na.png,x,1\n"
         (GOOD + "a.png,x\n", r"table\.csv:3: 2 fields where the header has 3; put .*quotation marks"),
         (GOOD + "a.png,cat, dog,1\n", r"table\.csv:3: 4 fields where the header has 3; put .*quotation marks"),
         (GOOD + 'a.png,"x,1\n', r"table\.csv:3: .*check the row's quotation marks"),
-        (GOOD.encode() + b"a.png,caf\xe9,1\n", r"table\.csv:3: not UTF-8 text; save the file as CSV UTF-8"),
-        (GOOD.encode("utf-16"), r"table\.csv:1: not UTF-8 text; save"),
+        (GOOD.encode() + b"a.png,caf\xe9,1\n", r"table\.csv:3: not UTF-8 text; save it as .CSV UTF-8"),
+        (GOOD.encode("utf-16") + b"a", r"table\.csv:\d: not UTF-8 text; save"),
         (GOOD + "z.png,x,1\n", r"table\.csv:3: no image z\.png under .*set data\.root .*README"),
         ('image,prompt,quality\n\na.png,"two\nlines",1\na.png,x,9\n', r"table\.csv:5: quality is 9"),
         ("image,prompt,overall\na.png, ,1\n", r"table\.csv:2: overall is judged against the prompt, .*fill it in"),
@@ -209,6 +237,14 @@ def test_missing_images_are_counted_and_the_first_few_named(tmp_path: Path) -> N
     text = "image,prompt,quality\na.png,x,1\n" + "".join(f"z{i}.png,x,1\n" for i in range(44))
     with pytest.raises(UserError, match=r"table\.csv:3: no image z0\.png, z1\.png, z2\.png \(and 41 more\) .*README"):
         read_own(tmp_path, text)
+
+
+def test_a_mos_may_be_missing_in_a_table_of_ones_own_alone(tmp_path: Path) -> None:
+    samples = read_own(tmp_path, "image,prompt,quality,overall\na.png,x,1,\na.png,,2,\na.png,x,,3\n")
+    assert [s.targets for s in samples] == [{"quality": 1.0}, {"quality": 2.0}, {"overall": 3.0}]
+    text = "name,prompt,mos_quality,mos_align\na.png,x,1,\n"
+    with pytest.raises(UserError, match=r"table\.csv:2: mos_align is ''; write a number"):
+        read_own(tmp_path, text, dataset="AGIQA-3K", root=str(tmp_path))
 
 
 def test_public_mos_outside_the_scale_and_a_scale_for_a_public_set_are_errors(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mgs.config_files import load_config
 from mgs.data.datasets import read_table
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import FORMATS, MAX_BYTES, BadImage, read_image
-from mgs.data.splits import read_fold, read_folds
+from mgs.data.splits import find_folds, read_folds
 from mgs.errors import UserError, exit_on_user_error
 from mgs.evaluation.comparison import read_tested_run
 from mgs.recipes import test as testing
@@ -142,12 +142,12 @@ ROW = b"a.png,a cat,3\n"
         (b"image,prompt,quality,quality\na.png,x,3,4\n", "mos.csv:1: more than one column 'quality'"),
         (b"image,prompt,quality,prompt_style,prompt_style\na.png,x,3,hybrid,\n", "more than one column 'prompt_style'"),
         ("image,prompt,quality\na.png,ein Bär,3\n".encode("latin-1"), "mos.csv:2: not UTF-8"),
-        ("image,prompt,quality\na.png,x,3\n".encode("utf-16"), "mos.csv:1: not UTF-8"),
+        ("image,prompt,quality\na.png,x,3\n".encode("utf-16")[:-1], "not UTF-8"),
         (b"image,prompt,quality\na.png," + b"x" * 200_000 + b",3\n", "mos.csv:2: field larger than field limit"),
         (b",".join(b"c%d" % i for i in range(1_000_000)) + b"\n", "c19 and 999980 more"),
         (b"image,prompt,quality\na.png,x\n", "mos.csv:2: 2 fields where the header has 3"),
         (b"image,prompt,quality\na.png,x,1_0\n", "quality is '1_0'"),
-        (b"image;prompt;quality\na.png;x;3\n", "separate columns with commas"),
+        (b"image|prompt|quality\na.png|x|3\n", "separate columns with commas"),
     ],
 )
 def test_a_malformed_table_gives_file_and_row_in_one_short_line(outside, data, part):
@@ -187,7 +187,7 @@ def test_many_bad_images_are_all_named(tmp_path, capsys):
     for i in range(90):
         (tmp_path / f"{i:03d}.png").write_text(f"picture {i}")
     load = partial(ImageCache(tmp_path).fill, place="none", device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"^90 bad images: .* and 85 more, all named above; mend them"):
+    with pytest.raises(UserError, match=r"^90 bad images: .* and 85 more, all named above; fix them"):
         read_folds(DataConfig(table=str(path), protocol="random-image"), [1], load=load)
     shown = capsys.readouterr().err
     assert all(f"{i:03d}.png" in shown for i in range(90))
@@ -263,7 +263,7 @@ def test_prompts_stay_text_in_every_csv_and_come_back_for_comparisons(tested_evi
         assert not any(c in cell for cell in cells for c in "\x1b\x00\x07\t\r")
     data = load_config(tested_evil / "own.yaml").data
     data.table = str(tested_evil / str(data.table))
-    prompts = {sample.prompt for number in (1, 2) for sample in read_fold(data, number).test}
+    prompts = {sample.prompt for number in (1, 2) for sample in find_folds(data, [number])[0].test}
     back = set(read_tested_run(tested_evil / "runs/own").predictions["prompt"])
     assert {p for p in prompts if p.isprintable()} <= back
 

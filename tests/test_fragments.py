@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgs.model.fragments import STYLES, clean_prompt, split_prompt
+from mgs.model.fragments import STYLES, split_prompt
+from mgs.prompts import clean_prompt
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,19 @@ from mgs.model.fragments import STYLES, clean_prompt, split_prompt
 )
 def test_each_style_cuts_where_its_row_says(style, prompt, fragments):
     assert split_prompt(prompt, style) == fragments
+
+
+@pytest.mark.parametrize(
+    ("prompt", "counts"),
+    [
+        ("一只猫，坐在垫子上、油画。猫。阳光：明亮", (3, 4, 5)),
+        ("１２，３４５ 只猫", (1, 1, 1)),
+        ("قطة على سجادة، لوحة زيتية؛ ضوء", (3, 3, 3)),
+        ("ایک بلی۔ دھوپ", (1, 1, 2)),
+    ],
+)
+def test_other_scripts_are_cut_at_their_own_punctuation(prompt, counts):
+    assert tuple(len(split_prompt(prompt, style)) for style in ("keywords", "hybrid", "sentence")) == counts
 
 
 @pytest.mark.parametrize("word", ["head-on", "made-of-gold", "4.5mm", "3,000", "16:9", "J.R.R.", "inside-out", ".5"])

@@ -10,8 +10,8 @@ import torch
 from conftest import random_clip
 
 from mgs.config import Config
-from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
+from mgs.data.samples import Sample
 from mgs.machine import compile_or_not
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import MGS

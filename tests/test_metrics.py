@@ -252,3 +252,19 @@ def test_the_best_epoch_is_chosen_by_the_mean_of_all_srcc_and_plcc():
     assert selection_value(table) == pytest.approx(-1)  # of what is defined
     table["correspondence_pred"] = 1.0
     assert math.isnan(selection_value(table))
+
+
+def test_images_without_mos_are_left_out_of_their_dimension_alone():
+    rng = np.random.default_rng(1)
+    mos = rng.random(20) * 5
+    table = pd.DataFrame(
+        {"fold": 1, "image": [f"{i}" for i in range(20)]}
+        | {f"{d}_mos": mos for d in ("quality", "overall")}
+        | {f"{d}_pred": mos + rng.normal(size=20) for d in ("quality", "overall")}
+    )
+    holed = table.copy()
+    holed.loc[[2, 5, 7], "quality_mos"] = np.nan
+    whole, part = measure_folds(table), measure_folds(holed)
+    assert part["images"].tolist() == [17, 20]
+    pd.testing.assert_series_equal(part.iloc[1], whole.iloc[1])
+    pd.testing.assert_series_equal(part.iloc[0], measure_folds(table.drop([2, 5, 7])).iloc[0])

@@ -14,7 +14,7 @@ from mgs.config import DIMENSIONS, DataConfig
 from mgs.data import splits
 from mgs.data.datasets import DATASETS, read_table
 from mgs.data.prepare import prepare, read_official
-from mgs.data.splits import fold_numbers, read_fold
+from mgs.data.splits import find_folds
 from mgs.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -78,8 +78,7 @@ def test_agiqa1k_keeps_both_rows_of_the_image_that_is_listed_twice(agiqa1k: Path
     assert twice == [0.4414155439958131, 2.084115711537598]
     folder = prepare("AGIQA-1K", agiqa1k, protocol="random-image")
     data = DataConfig(dataset="AGIQA-1K", root=str(agiqa1k), protocol="random-image")
-    for number in fold_numbers(data, []):
-        fold = read_fold(data, number)
+    for fold in find_folds(data):
         holders = [
             part for part in (fold.train, fold.val, fold.test) if any(s.name == "dreamStudio_8_9_1_1.jpg" for s in part)
         ]
@@ -104,9 +103,8 @@ def test_prepared_agiqa3k_reads_back_exactly_with_disjoint_prompts(agiqa3k: Path
     data = DataConfig(dataset="AGIQA-3K", root=str(agiqa3k), protocol="prompt-disjoint")
     samples = read_table(agiqa3k / "table.csv", data)
     assert samples == read_table(agiqa3k / "data.csv", data)
-    assert fold_numbers(data, []) == list(range(1, 11))
-    for number in (1, 10):
-        fold = read_fold(data, number)
+    assert [path.name for path in sorted(folder.glob("*/"))] == sorted(map(str, range(1, 11)))
+    for fold in find_folds(data, [1, 10]):
         assert fold.protocol == "prompt-disjoint"
         parts = (fold.train, fold.val, fold.test)
         assert [len(part) / 2982 for part in parts] == pytest.approx([0.7, 0.1, 0.2], abs=0.01)
@@ -159,7 +157,7 @@ def test_damaged_official_files_are_errors_that_name_them(aigciqa2023: Path) -> 
 def test_what_cannot_be_prepared_is_an_error_with_a_remedy(agiqa1k: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no data\.csv of AGIQA-3K there; download it from https://.*README"):
         prepare("AGIQA-3K", tmp_path / "nowhere", protocol="random-image")
-    with pytest.raises(UserError, match=r"--protocol published: .*choose prompt-disjoint or random-image, or copy"):
+    with pytest.raises(UserError, match=r"--protocol published: .*choose prompt-disjoint or random-image, or name"):
         prepare("AGIQA-1K", agiqa1k, protocol="published")
     with pytest.raises(UserError, match=r"dataset custom: no official download to prepare; there is one of AGIQA-1K"):
         prepare("custom", agiqa1k, protocol="random-image")

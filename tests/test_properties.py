@@ -43,6 +43,7 @@ def outcome(call, expected):
 def test_whatever_a_csv_writer_wrote_is_read_back_cell_by_cell(rows, ends, quoting, bom):
     if quoting == csv.QUOTE_MINIMAL:  # Python's writer leaves a lone carriage return bare then
         rows = [[cell.replace("\r", "") for cell in row] for row in rows]
+    rows = [["image", "prompt"], *rows]  # the first row tells the separator
     stream = io.StringIO(newline="")
     csv.writer(stream, lineterminator=ends, quoting=quoting).writerows(rows)
     found = decode_csv(("\ufeff" * bom + stream.getvalue()).encode(), PATH)

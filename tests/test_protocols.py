@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mgs.config_files import load_config
-from mgs.data.splits import read_fold
+from mgs.data.splits import find_folds
 from mgs.errors import UserError
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
@@ -19,7 +19,7 @@ ONE = ["own.yaml", "folds=[1]", "train.epochs=1"]
 def make_leak(here):
     """Copy a train image over a test image; the folds are drawn from names here, so write them down first."""
     data = load_config(here / "own.yaml").data
-    fold = read_fold(data, 1)
+    fold = find_folds(data, [1])[0]
     for subset in ("train", "val", "test"):
         rows = [{"image": s.name, "prompt": s.prompt, **s.targets} for s in getattr(fold, subset)]
         path = here / "splits" / "1" / f"{subset}.csv"
@@ -73,7 +73,7 @@ def test_equal_files_under_two_names_stay_in_one_subset_of_folds_that_are_drawn(
     shutil.copy(here / "0.png", here / "1.png")
     data = load_config(here / "own.yaml").data
     for number in range(1, 11):
-        fold = read_fold(data, number)
+        fold = find_folds(data, [number])[0]
         holders = [s for s in ("train", "val", "test") if {"0.png", "1.png"} & {x.name for x in getattr(fold, s)}]
         assert len(holders) == 1
 

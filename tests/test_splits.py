@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from mgs.config import Config, DataConfig
-from mgs.data.datasets import Sample, read_table
-from mgs.data.folding import normalise_prompt
-from mgs.data.splits import content_sha256, fold_numbers, make_folds, read_fold, write_folds, write_samples
+from mgs.config import DataConfig
+from mgs.data.datasets import read_table
+from mgs.data.samples import Sample
+from mgs.data.splits import Fold, content_sha256, find_folds, make_folds, read_folds, write_folds, write_samples
 from mgs.errors import UserError
+from mgs.prompts import prompt_key
 
 SHARED = Path(__file__).parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real dataset is not at {SHARED}")
@@ -27,9 +28,18 @@ def sample(name: str, prompt: str, mos: float = 2.5) -> Sample:
     return Sample(name, Path(name), prompt, "sentence", {"quality": mos})
 
 
+def read_fold(data: DataConfig, number: int) -> Fold:
+    (fold,) = find_folds(data, [number])
+    return fold
+
+
+def fold_numbers(data: DataConfig, requested: list[int]) -> list[int]:
+    return [fold.number for fold in find_folds(data, requested)]
+
+
 def collection(prompts: int = 40, per_prompt: int = 5) -> list[Sample]:
     """Pictures of numbered prompts, each prompt written in several ways, and one picture listed twice."""
-    spellings = ("a dog {}", '"A dog {}"', "A  Dog {} ", "“a dog {}”", "a dog {}")
+    spellings = ("a dog {}", '"A dog {}"', "A  Dog {} ", "«a dog {}»", "`a dog {}`")
     samples = [
         sample(f"m{k}/{p:03}.png", spellings[k % len(spellings)].format(p), (p * 7 + k) % 50 / 10)
         for p, k in itertools.product(range(prompts), range(per_prompt))
@@ -89,10 +99,11 @@ def test_images_that_share_prompts_through_one_another_stay_together() -> None:
 
 
 def test_prompts_are_the_same_whatever_their_case_space_and_quotation_marks() -> None:
-    for spelling in ("a dog", ' "A  Dog" ', "“a dog”", "'a\tdog'", "\"'A DOG'\""):
-        assert normalise_prompt(spelling) == "a dog"
-    assert normalise_prompt('a sign "Stop"') == 'a sign "stop"'
-    assert normalise_prompt('"') == '"'
+    for spelling in ("a dog", ' "A  Dog" ', "“a dog”", "'a\tdog'", "\"'A DOG'\"", "«a dog»", "`A dog`"):
+        assert prompt_key(spelling) == "a dog"
+    assert prompt_key('a sign "Stop"') == 'a sign "stop"'
+    assert prompt_key('"yes" and "no"') == '"yes" and "no"'
+    assert prompt_key('"') == '"'
 
 
 def test_too_few_or_too_unequal_prompts_are_an_error_with_a_remedy() -> None:
@@ -121,7 +132,7 @@ def with_splits(data: DataConfig, **options: Any) -> DataConfig:
 
 
 def test_folds_of_an_own_table_are_drawn_alike_every_time(own: DataConfig) -> None:
-    assert fold_numbers(Config(data=own), []) == list(range(1, 11))
+    assert fold_numbers(own, []) == list(range(1, 11))
     assert fold_numbers(own, [7, 2]) == [7, 2]
     fold = read_fold(own, 3)
     assert (fold.number, fold.protocol) == (3, "prompt-disjoint")  # nobody has published folds of this table
@@ -205,7 +216,10 @@ def test_absent_folds_are_an_error_that_says_which_there_are(own: DataConfig, tm
     with pytest.raises(UserError, match=r"nowhere: no folds of custom there; set data\.table .*README"):
         fold_numbers(with_splits(data, splits=str(tmp_path / "nowhere")), [])
     public = DataConfig(dataset="AGIQA-3K", root=str(tmp_path / "3k"))
-    with pytest.raises(UserError, match=r"splits/published: no folds of AGIQA-3K there; put the folds there .*README"):
+    with pytest.raises(
+        UserError,
+        match=r"splits/published: no folds of AGIQA-3K there; run: .* AGIQA-3K --published FOLDER, or .*README",
+    ):
         fold_numbers(public, [])
     with pytest.raises(UserError, match=r"run: python -m mgs prepare AGIQA-3K --protocol random-image; .*README"):
         fold_numbers(with_splits(public, protocol="random-image"), [])
@@ -213,7 +227,7 @@ def test_absent_folds_are_an_error_that_says_which_there_are(own: DataConfig, tm
     with pytest.raises(UserError, match=r"2/val\.csv:1: no rows below the header"):
         read_fold(data, 2)
     (folder / "2" / "val.csv").write_text("image,prompt,overall\n1.png,x,1\n")
-    with pytest.raises(UserError, match=r"2: train, val and test differ in their MOS columns; give all three the same"):
+    with pytest.raises(UserError, match=r"2: fold 2 has no quality in its val set; give train, val and test"):
         read_fold(data, 2)
 
 
@@ -227,6 +241,56 @@ def test_table_that_cannot_be_used_is_an_error(own: DataConfig) -> None:
     Path(str(own.table)).write_text("image,prompt,quality\n1.png,x,1\n")
     with pytest.raises(UserError, match=r"table\.csv: 1 different prompts are too few"):
         read_fold(own, 1)
+
+
+def split_rows(values: list[str], column: str = "split") -> str:
+    rows = [f"{i}.png,{value},a dog,{i % 5}" for i, value in enumerate(values)]
+    return "\n".join([f"image,{column},prompt,quality", *rows])
+
+
+def test_the_users_own_division_makes_the_one_fold(own: DataConfig) -> None:
+    table = Path(str(own.table))
+    values = ["train", "Training", "val", "valid", "validation", "dev", "test", "TEST "]
+    table.write_text(split_rows(values, "Split"))
+    (fold,) = find_folds(own)
+    assert (fold.number, fold.protocol) == (1, "own")
+    assert [[s.name for s in part] for part in (fold.train, fold.val, fold.test)] == [
+        ["0.png", "1.png"],
+        ["2.png", "3.png", "4.png", "5.png"],
+        ["6.png", "7.png"],
+    ]
+    with pytest.raises(UserError, match=r"folds=2: .*table\.csv has folds 1; choose"):
+        read_fold(own, 2)
+    with pytest.raises(UserError, match=r"column split .*leave data\.protocol out to use it, or rename the column"):
+        find_folds(with_splits(own, protocol="random-image"))
+    table.write_text(split_rows(["train", "test"]))
+    with pytest.raises(UserError, match=r"table\.csv: fold 1 has an empty val set; give it rows"):
+        find_folds(own)
+    table.write_text(split_rows(["train", "fold 3"]))
+    with pytest.raises(UserError, match=r"table\.csv:3: split is 'fold 3'; write train, val or test, or rename"):
+        find_folds(own)
+
+
+def test_a_dimension_that_a_subset_lacks_wholly_is_an_error(own: DataConfig) -> None:
+    table = Path(str(own.table))
+    rows = [
+        f"{i}.png,{split},a dog,{i},{'' if split == 'val' else i}" for i, split in enumerate(("train", "val", "test"))
+    ]
+    table.write_text("\n".join(["image,split,prompt,quality,overall", *rows]))
+    with pytest.raises(UserError, match=r"fold 1 has no overall in its val set; give .*MOS in some rows of each"):
+        find_folds(own)
+
+
+def test_all_folds_of_a_table_are_drawn_at_once(own: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(*args: Any) -> list[Sample]:
+        calls.append(1)
+        return read_table(*args)
+
+    monkeypatch.setattr("mgs.data.splits.read_table", counted)
+    folds, _ = read_folds(own, [], load=lambda paths: {})
+    assert ([fold.number for fold in folds], len(calls)) == (list(range(1, 11)), 1)
 
 
 @needs_shared

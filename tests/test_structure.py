@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mgs"
-GROUND = {"safe_text", "interrupts", "errors", "config", "files", "machine", "config_files"}
+GROUND = {"safe_text", "interrupts", "errors", "config", "files", "machine", "config_files", "prompts"}
 MAY_IMPORT = {
     "safe_text": set(),
     "interrupts": set(),
     "errors": {"interrupts", "safe_text"},
     "config": set(),
+    "prompts": set(),
     "files": {"errors"},
     "machine": {"errors"},
     "config_files": {"config", "errors", "files"},

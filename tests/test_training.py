@@ -2,7 +2,9 @@ import dataclasses
 import json
 import math
 import os
+import re
 import resource
+import shutil
 import threading
 from pathlib import Path
 
@@ -18,10 +20,10 @@ from torch import nn
 from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig
 from mgs.config_files import load_config
 from mgs.data import image_cache
-from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import read_image
-from mgs.data.splits import read_fold
+from mgs.data.samples import Sample
+from mgs.data.splits import find_folds
 from mgs.data.views import make_views
 from mgs.errors import UserError
 from mgs.evaluation.metrics import measure
@@ -179,7 +181,7 @@ def test_a_fold_that_fails_fails_the_run_and_leaves_no_finished_mark(here, monke
 
 
 def test_a_damaged_picture_stops_training_before_anything_is_written_or_is_left_out_aloud(here):
-    fold = read_fold(load_config(here / "own.yaml").data, 1)
+    fold = find_folds(load_config(here / "own.yaml").data, [1])[0]
     for sample in (fold.train[0], fold.test[0]):
         sample.image.write_bytes(sample.image.read_bytes()[:500])
     with pytest.raises(UserError, match=r"2 bad images: .*\.png.*\.png.*data\.on_bad_image=skip"):
@@ -242,6 +244,55 @@ def test_the_loss_is_the_sum_of_mean_squared_errors_over_the_dimensions_there_ar
     scores = {name: torch.tensor([1.0, 2.0]) for name in ("quality", "authenticity", "correspondence", "overall")}
     samples = [Sample("a", Path("a"), "", "sentence", {"quality": 2.0, "correspondence": 4.0})] * 2
     assert sum_of_errors(scores, samples).item() == pytest.approx(((1 + 0) + (9 + 4)) / 2)
+
+
+def test_a_sample_without_mos_is_left_out_of_the_loss_and_changes_no_bit_of_it_otherwise():
+    torch.manual_seed(0)
+    dimensions = ("quality", "authenticity", "correspondence")
+    mos = torch.rand(3, 11) * 5
+    scores = {d: (torch.rand(11) * 5).requires_grad_() for d in dimensions}
+    samples = [
+        Sample("a", Path("a"), "", "sentence", dict(zip(dimensions, one, strict=True))) for one in mos.T.tolist()
+    ]
+    loss = sum_of_errors(scores, samples)
+    plain = (torch.stack([scores[d] for d in dimensions]) - mos).square().mean(1).sum()
+    assert torch.equal(loss, plain)
+    pairs = [torch.autograd.grad(one, list(scores.values())) for one in (loss, plain)]
+    assert all(map(torch.equal, *pairs))
+    for sample in samples[:4]:
+        del sample.targets["quality"]
+    loss = sum_of_errors(scores, samples)
+    errors = {d: (scores[d] - one).detach().square() for d, one in zip(dimensions, mos, strict=True)}
+    assert loss.item() == pytest.approx(
+        sum(one[4 if d == "quality" else 0 :].mean().item() for d, one in errors.items())
+    )
+    (gradient,) = torch.autograd.grad(loss, scores["quality"])
+    assert gradient.ne(0).tolist() == [False] * 4 + [True] * 7
+    of_two = {d: one[:2] for d, one in scores.items()}
+    assert sum_of_errors(of_two, samples[:2]).isfinite()  # a batch may hold none that has it
+
+
+def test_a_table_with_a_division_of_its_own_and_missing_mos_is_trained_and_tested(here, capsys):
+    rows = pd.read_csv(here / "mos.csv").assign(split=["train", "train", "train", "val", "test"] * (IMAGES // 5))
+    rows.loc[rows.index % 4 == 0, "correspondence"] = float("nan")
+    rows.to_csv(here / "mos.csv", index=False)
+    (here / "split.yaml").write_text("base: own.yaml\nfolds: []\ntrain: {epochs: 1}\ndata: {protocol: published}\n")
+    training.main(["split.yaml"])
+    testing.main(["split.yaml"])
+    assert (
+        "flaw: MOS missing, and left out of loss and metrics: correspondence of 8 of 30 images"
+        in capsys.readouterr().out
+    )
+    report = here / "runs/split/report"
+    predictions = pd.read_csv(report / "predictions_custom_own.csv")
+    assert predictions["image"].tolist() == rows.loc[rows["split"] == "test", "image"].tolist()
+    assert predictions["correspondence_mos"].isna().sum() == 2
+    assert predictions["correspondence_pred"].notna().all()
+    assert pd.read_csv(report / "metrics_custom_own.csv")["images"].tolist() == [6, 4]
+    assert "protocol own, 1 fold, 6 test images" in (report / "table_custom_own.md").read_text()
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", (report / "report_custom_own.html").read_text())
+    shutil.copytree(here / "runs/split", here / "runs/again")
+    testing.main(["--compare", "runs/split", "runs/again"])
 
 
 def test_the_learning_rate_falls_by_a_cosine_over_exactly_the_runs_steps():

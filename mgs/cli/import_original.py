@@ -11,10 +11,12 @@ import typer
 def import_original(
     file: Annotated[Path, typer.Argument(help="a .pt checkpoint of the original project")],
     folder: Annotated[Path, typer.Argument(help="where to write best.safetensors")],
-    dataset: Annotated[str, typer.Option(help="what it was trained on: AGIQA-1K, AGIQA-3K or AIGCIQA2023")],
+    dataset: Annotated[
+        str | None, typer.Option(help="AGIQA-1K, AGIQA-3K or AIGCIQA2023; by default what the file names")
+    ] = None,
 ) -> None:
     """Make a checkpoint of the original project into one of ours."""
-    from mgs.training.foreign import import_original as convert
+    from mgs.training.import_original import import_original as convert
 
     left_out = convert(file, folder, dataset=dataset)
     print(f"{folder}: imported; score with --checkpoint {folder}")

@@ -13,11 +13,17 @@ def prepare(
     root: Annotated[Path | None, typer.Option(help="where the download lies; default data/DATASET")] = None,
     protocol: Annotated[str, typer.Option(help="prompt-disjoint or random-image")] = "prompt-disjoint",
     seed: Annotated[int, typer.Option(min=0, help="decides the folds")] = 42,
+    published: Annotated[Path | None, typer.Option(help="a folder of ten published folds to check and link")] = None,
 ) -> None:
-    """Turn a dataset's official download into one table and ten folds."""
+    """Turn a dataset's official download into one table and ten folds, or put published folds in their place."""
     from mgs.data.datasets import facts_of
     from mgs.data.prepare import prepare as prepare_dataset
+    from mgs.data.published import place_published
 
-    folder = prepare_dataset(dataset, root or Path(facts_of(dataset).root), protocol=protocol, seed=seed)
+    place = root or Path(facts_of(dataset).root)
+    if published:
+        folder, protocol = place_published(dataset, place, published), "published"
+    else:
+        folder = prepare_dataset(dataset, place, protocol=protocol, seed=seed)
     where = f" data.root={root}" if root else ""
     print(f"ten folds: {folder}\ntrain on them with: data.protocol={protocol}{where}")

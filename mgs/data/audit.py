@@ -13,11 +13,12 @@ from typing import Literal
 import torch
 
 from mgs.config import DataConfig
-from mgs.data.datasets import Sample
-from mgs.data.folding import SUBSETS, normalise_prompt
+from mgs.data.folding import SUBSETS
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import content_ids
-from mgs.data.splits import Fold, fold_numbers, read_fold
+from mgs.data.samples import Sample, describe_range, find_missing, find_unused_scale
+from mgs.data.splits import Fold, find_folds
+from mgs.prompts import prompt_key
 
 SAME_MOS = 1e-6  # the published folds write one MOS with differing last digits
 FIRST_NAMED, MOST_NAMED = 3, 50  # of what a finding counts; of bad files
@@ -27,7 +28,7 @@ LIKE_MISSING = {"none", "null", "na", "n/a", "nan"}  # prompts that table reader
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: a leak between train and test, a flaw to mend or to know, or a note for orientation."""
+    """One thing found: a leak between train and test, a flaw to fix or to know, or a note for orientation."""
 
     kind: Literal["leak", "flaw", "note"]
     text: str
@@ -77,7 +78,7 @@ def audit(folds: Sequence[Fold], bad: Mapping[Path, str] | None = None) -> list[
 def audit_dataset(data: DataConfig, requested: Sequence[int] = ()) -> tuple[str, list[Finding]]:
     """The folds' protocol, and `audit` of those requested, or of all, once every image has been decoded."""
     lenient = replace(data, on_bad_image="skip")
-    folds = [read_fold(lenient, number) for number in fold_numbers(lenient, requested)]
+    folds = find_folds(lenient, requested)
     paths = (sample.image for fold in folds for subset in SUBSETS for sample in getattr(fold, subset))
     bad = ImageCache(Path(data.cache_folder)).fill(paths, place="none", device=torch.device("cpu"))
     return folds[0].protocol, audit(folds, bad)
@@ -114,9 +115,8 @@ def find_conflicts(rows: Sequence[Row]) -> list[Finding]:
                 conflicts.setdefault(row.sample.name, problem)
     if not conflicts:
         return []
-    return [
-        Finding("flaw", f"{count(len(conflicts), 'image')} with two MOS values ({name_some(list(conflicts.values()))})")
-    ]
+    named = name_some(list(conflicts.values()))
+    return [Finding("flaw", f"{count(len(conflicts), 'image')} with two MOS values ({named})")]
 
 
 def find_copies(rows: Sequence[Row]) -> list[Finding]:
@@ -164,11 +164,8 @@ def find_bad_images(bad: Mapping[Path, str]) -> list[Finding]:
     """Missing and damaged files, by name and reason, as far as anyone would read on."""
     if not bad:
         return []
-    return [
-        Finding(
-            "flaw", f"{count(len(bad), 'image')} missing or unreadable ({name_some(list(bad.values()), MOST_NAMED)})"
-        )
-    ]
+    named = name_some(list(bad.values()), MOST_NAMED)
+    return [Finding("flaw", f"{count(len(bad), 'image')} missing or unreadable ({named})")]
 
 
 def find_shared_prompts(rows: Sequence[Row], protocols: Mapping[int, str]) -> list[Finding]:
@@ -177,7 +174,7 @@ def find_shared_prompts(rows: Sequence[Row], protocols: Mapping[int, str]) -> li
     for one, other in PAIRS:
         whole, broken, some = [], [], []
         for fold, subsets in by_fold(rows).items():
-            first, second = ({normalise_prompt(row.sample.prompt) for row in subsets[s]} - {""} for s in (one, other))
+            first, second = ({prompt_key(row.sample.prompt) for row in subsets[s]} - {""} for s in (one, other))
             shared = first & second
             share = f"fold {fold}: {len(shared)} of {len(second)}"
             if shared and protocols[fold] == "prompt-disjoint":
@@ -206,23 +203,24 @@ def find_texts_like_missing(rows: Sequence[Row]) -> list[Finding]:
     """Prompts such as "None", which are text here and missing values to most readers of tables."""
     found: dict[str, set[str]] = {}
     for row in rows:
-        if row.sample.prompt.strip().strip("\"'").casefold() in LIKE_MISSING:
+        if prompt_key(row.sample.prompt) in LIKE_MISSING:
             found.setdefault(row.sample.prompt, set()).add(row.image)
     texts = [f"{prompt!r} of {count(len(which), 'image')}" for prompt, which in found.items()]
     return [Finding("note", f"prompts that look like missing values, kept as text ({'; '.join(texts)})")] * bool(texts)
 
 
 def describe_mos(rows: Sequence[Row]) -> list[Finding]:
-    """What there is: folds, images, prompts, and the range of MOS by dimension."""
-    values = {d: [row.sample.targets[d] for row in rows] for d in rows[0].sample.targets}
-    ranges = [f"{dimension} {min(mos):.2f} to {max(mos):.2f}" for dimension, mos in values.items()]
-    sizes = {
-        "fold": len({row.fold for row in rows}),
-        "image": len({row.image for row in rows}),
-        "prompt": len({normalise_prompt(row.sample.prompt) for row in rows}),
-    }
+    """What there is: folds, images, prompts, and the range of MOS by dimension; and what MOS are missing or odd."""
+    samples, images = [row.sample for row in rows], {row.image: row.sample for row in rows}
+    prompts = {prompt_key(sample.prompt) for sample in samples}
+    sizes = {"fold": len({row.fold for row in rows}), "image": len(images), "prompt": len(prompts)}
     size = ", ".join(count(number, noun) for noun, number in sizes.items())
-    return [Finding("note", f"{size}; MOS: {', '.join(ranges)}")]
+    findings = [Finding("note", f"{size}; MOS: {describe_range(samples)}")]
+    if missing := find_missing(list(images.values())):
+        findings.append(Finding("flaw", f"MOS missing, and left out of loss and metrics: {missing}"))
+    if unused := find_unused_scale(samples):
+        findings.append(Finding("flaw", f"{unused}; is data.mos_range right?"))
+    return findings
 
 
 def by_fold(rows: Sequence[Row]) -> dict[int, dict[str, list[Row]]]:

@@ -11,6 +11,12 @@ from mgs.errors import UserError
 
 PROMPT_STYLES = ("keywords", "hybrid", "sentence")
 FULL_SCALE = [0.0, MOS_MAX]
+SUBSET_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -18,7 +24,7 @@ def to_record(header: list[str], cells: list[str], where: str) -> dict[str, str]
     """Column -> cell."""
     if len(cells) != len(header):
         problem = f"{len(cells)} fields where the header has {len(header)}"
-        raise UserError(f"{where}: {problem}; put text that holds commas in quotation marks")
+        raise UserError(f"{where}: {problem}; put text that holds the separator in quotation marks")
     return dict(zip(header, cells, strict=True))
 
 
@@ -40,9 +46,20 @@ def read_style(record: dict[str, str], where: str) -> str:
     return style
 
 
+def read_subset(record: dict[str, str], where: str) -> str:
+    """Which of train, val and test the row is in, by its column split."""
+    text = record["split"].strip()
+    if text.casefold() not in SUBSET_NAMES:
+        raise UserError(f"{where}: split is {text!r}; write train, val or test, or rename the column")
+    return SUBSET_NAMES[text.casefold()]
+
+
 def read_mos(text: str, scale: Sequence[float], where: str) -> float:
-    """A cell as MOS on 0-5, mapped linearly from `scale`."""
-    lowest, highest = scale
+    """A cell as MOS on 0-5, mapped linearly from `scale`, its worst and its best; "3,4" is read as 3.4."""
+    worst, best = scale
+    lowest, highest = sorted(scale)
+    if DECIMAL_COMMA.fullmatch(text) and highest < 1000:  # on a wider scale the comma may part thousands
+        text = text.replace(",", ".")
     try:
         value = math.nan if "_" in text else float(text)  # Python reads 3_5 as 35
     except ValueError:
@@ -50,8 +67,8 @@ def read_mos(text: str, scale: Sequence[float], where: str) -> float:
     if not math.isfinite(value):
         raise UserError(f"{where} is {text!r}; write a number from {lowest:g} to {highest:g}, or delete the row")
     if not lowest <= value <= highest:
-        remedy = "correct it, or read the table as data.dataset=custom with data.mos_range=[lowest,highest]"
+        remedy = "correct it, or read the table as data.dataset=custom with data.mos_range=[worst,best]"
         raise UserError(f"{where} is {text}, outside {lowest:g} to {highest:g}; {remedy}")
-    if [lowest, highest] == FULL_SCALE:
+    if [worst, best] == FULL_SCALE:
         return value  # dividing by 5 and multiplying again could change the last digit
-    return (value - lowest) / (highest - lowest) * MOS_MAX
+    return (value - worst) / (best - worst) * MOS_MAX

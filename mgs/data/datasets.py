@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mgs.config import DIMENSIONS, DataConfig
-from mgs.data.cells import FULL_SCALE, read_mos, read_name, read_style, to_record
-from mgs.data.tables import README, Row, find_file, name_columns, read_rows
+from mgs.data.cells import FULL_SCALE, read_mos, read_name, read_style, read_subset, to_record
+from mgs.data.samples import Sample, dimensions_of
+from mgs.data.tables import README, Row, find_file, name_columns, read_header, read_rows
 from mgs.errors import UserError
 from mgs.files import Fence
 
@@ -22,19 +23,8 @@ FIRST_NAMED = 3  # missing images that an error names; the others are counted
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image with its prompt and its MOS."""
-
-    name: str  # as the table gives it, with forward slashes; what predictions.csv shows
-    image: Path
-    prompt: str  # as given: "None" is text, and wrapping quotes stay
-    prompt_style: str  # keywords, hybrid or sentence
-    targets: dict[str, float]  # dimension -> MOS on 0-5, of the dimensions that the dataset has
-
-
-@dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what."""
+    """Which columns of a table hold what; their names in lower case, since a table may write them in any."""
 
     image: tuple[str, ...]  # joined with "/"
     prompt: str
@@ -68,7 +58,7 @@ DATASETS = {
         dimensions=("overall",),
         prompt_style="keywords",
         root="data/AGIQA-1K",
-        published=Columns(("Image",), "Prompt", {"overall": "MOS"}),
+        published=Columns(("image",), "prompt", {"overall": "mos"}),
         images=1080,
         image_folders=("", "file", "images"),
         official_table="*mos_zscore.xlsx",
@@ -126,11 +116,12 @@ def find_generator(dataset: str, name: str) -> str:
 def read_table(path: Path, data: DataConfig) -> list[Sample]:
     """Read a CSV (UTF-8) or an .xlsx sheet into samples, in the table's order.
 
-    The header decides between the dataset's published columns and the project's own: `image,prompt`, any of quality,
-    authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored. `data.prompt_style`
-    goes before the column, the column before the dataset's own style. `data.mos_range` is mapped onto 0-5. Raises
-    `UserError` with file, row and remedy for whatever is missing, malformed or outside the scale; with
-    `data.on_bad_image: skip` a missing image is a sample like any other, and fails on reading.
+    The header, in any case, decides between the dataset's published columns and the project's own: `image,prompt`, any
+    of quality, authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored.
+    `data.prompt_style` goes before the column, the column before the dataset's own style. `data.mos_range` is mapped
+    onto 0-5, the better end onto 5. In a table of the user's own some MOS may be blank, and `data.table` may have a
+    column `split`. Raises `UserError` with file, row and remedy for whatever is missing, malformed or outside the
+    scale; with `data.on_bad_image: skip` a missing image is a sample like any other, and fails on reading.
     """
     return to_samples(read_rows(path), path, data)
 
@@ -143,8 +134,9 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     if not rows:
         raise UserError(f"{path}: empty; it must hold a header and rows; {README}")
     places = [f"{path}:{line}" for line, _ in rows]
-    header = [name.strip() for name in rows[0][1]]
+    header = read_header(rows[0])
     columns = choose_columns(header, facts, places[0])
+    divided = facts.own and bool(data.table) and not data.splits and "split" in header
     if len(rows) == 1:
         raise UserError(f"{places[0]}: no rows below the header; {README}")
     records = [to_record(header, cells, where) for where, (_, cells) in zip(places, rows, strict=True)][1:]
@@ -161,12 +153,20 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     images = [image or root / name for image, name in zip(found, names, strict=True)]  # a missing one fails on reading
     samples = []
     for where, record, name, image in zip(places, records, names, images, strict=True):
-        targets = {d: read_mos(record[c], data.mos_range, f"{where}: {c}") for d, c in columns.targets.items()}
+        targets = {
+            dimension: read_mos(record[column], data.mos_range, f"{where}: {column}")
+            for dimension, column in columns.targets.items()
+            if record[column].strip() or not facts.own  # only in a table of one's own a MOS may be missing
+        }
+        if not targets:
+            raise UserError(f"{where}: no MOS; write {' or '.join(columns.targets)}, or delete the row")
         prompt = record[columns.prompt]
         if not prompt.strip() and (judged := [d for d in NEED_A_PROMPT if d in targets]):
             raise UserError(f"{where}: {judged[0]} is judged against the prompt, which is blank; fill it in")
         style = data.prompt_style or read_style(record, where) or facts.prompt_style
-        samples.append(Sample(name, image, prompt, style, targets))
+        samples.append(Sample(name, image, prompt, style, targets, read_subset(record, where) if divided else ""))
+    if blank := [dimension for dimension in columns.targets if dimension not in dimensions_of(samples)]:
+        raise UserError(f"{path}: no row has MOS in the column {blank[0]!r}; fill it in, or remove the column")
     return samples
 
 
@@ -176,13 +176,20 @@ def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Column
     columns = Columns(("image",), "prompt", {dimension: dimension for dimension in wanted})
     if facts.published and len(set(facts.published.all()) & set(header)) > len(set(columns.all()) & set(header)):
         columns = facts.published
-    found = f"found {name_columns(header)}" + ("; separate columns with commas" if len(header) == 1 else "")
-    for column in (*columns.all(), *({"prompt_style"} & set(header))):
+    found = f"found {name_columns(header)}" + (
+        "; separate columns with commas, semicolons or tabs" if len(header) == 1 else ""
+    )
+    for column in (*columns.all(), *({"prompt_style", "split"} & set(header))):
         if header.count(column) != 1:
             problem = "more than one column" if column in header else "no column"
             raise UserError(f"{where}: {problem} {column!r}; {found}; {README}")
     if not columns.targets:
-        raise UserError(f"{where}: no column with MOS, such as {', '.join(map(repr, DIMENSIONS))}; {found}; {README}")
+        if scores := [column for column in header if column in ("mos", "dmos")]:
+            lower = " and, as lower is better, set data.mos_range=[worst,best], such as [100,0]" * (scores[0] == "dmos")
+            remedy = f"rename {scores[0]!r} to the one that it judges{lower}"
+        else:
+            remedy = found
+        raise UserError(f"{where}: no column with MOS, such as {', '.join(map(repr, DIMENSIONS))}; {remedy}; {README}")
     return columns
 
 

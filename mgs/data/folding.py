@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from mgs.data.datasets import Sample
 from mgs.data.images import content_ids
+from mgs.data.samples import Sample
 from mgs.errors import UserError
+from mgs.prompts import prompt_key
 
 SUBSETS = ("train", "val", "test")
 KEPT_APART = {"prompt-disjoint": "prompts", "random-image": "images"}  # by the protocols that folds can be made for
@@ -20,7 +21,6 @@ FOLDS = ROUNDS * FOLDS_PER_ROUND
 VAL_SHARE = 0.1
 MIN_GROUPS = 10  # with fewer, two rounds of five test sets repeat themselves
 SHUFFLES = 100  # tries to draw a round that repeats no earlier test set
-QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’"}
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def group_samples(samples: Sequence[Sample], protocol: str) -> list[list[int]]:
             parent[root(name)] = root(f"file {contents[sample.image]}")
     if protocol == "prompt-disjoint":
         for name, sample in zip(names, samples, strict=True):
-            if prompt := normalise_prompt(sample.prompt):
+            if prompt := prompt_key(sample.prompt):
                 parent[root(name)] = root(f"prompt {prompt}")
     groups: dict[str, list[int]] = {}
     for i in sorted(range(len(samples)), key=lambda i: content_key(samples[i])):
@@ -85,14 +85,6 @@ def group_samples(samples: Sequence[Sample], protocol: str) -> list[list[int]]:
 def content_key(sample: Sample) -> tuple[object, ...]:
     """Sorts samples alike whatever order they came in; MOS only tells apart rows of one image."""
     return sample.name, sample.prompt, sorted(sample.targets.items())
-
-
-def normalise_prompt(prompt: str) -> str:
-    """What makes two prompts the same prompt: not case, white space or wrapping quotation marks."""
-    text = " ".join(prompt.casefold().split())
-    while len(text) > 1 and QUOTES.get(text[0]) == text[-1]:
-        text = text[1:-1].strip()
-    return text
 
 
 def deal(groups: Sequence[Sequence[int]], rng: np.random.Generator) -> list[list[int]]:

@@ -21,7 +21,7 @@ from mgs.errors import UserError
 from mgs.files import UNFINISHED, free_disk, whole_file
 from mgs.machine import available_memory
 
-DECODING = f"rgb8-1 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
+DECODING = f"srgb8-2 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
 MARK = "CACHEDIR.TAG"  # in each of them; backups know it too, see https://bford.info/cachedir/
 MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by MGS, and removed by: python -m mgs clean\n"

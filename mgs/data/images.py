@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from mgs.data.colour import to_srgb
 from mgs.files import file_sha256
 
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
@@ -35,8 +36,9 @@ class BadImage(Exception):
 def read_image(path: Path) -> Tensor:
     """Decode a file to RGB, uint8, (3, H, W), with min(H, W) >= 512.
 
-    Transparency is composited on white, EXIF rotation applied, 16-bit grey scaled to 8 bits, and of an animation the
-    first frame taken. A shorter side below 512 is enlarged to 512, bilinear, aspect kept. Raises `BadImage`.
+    Colours are converted to sRGB where the file has a profile of another colour space. Transparency is composited on
+    white, EXIF rotation applied, 16-bit grey scaled to 8 bits, and of an animation the first frame taken. A shorter
+    side below 512 is enlarged to 512, bilinear, aspect kept. Raises `BadImage`.
     """
     return decode_image(read_bytes(path), path)
 
@@ -142,7 +144,8 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB; transparent parts show white. `ValueError` for pixels of unknown range."""
+    """Any Pillow mode to RGB, sRGB; transparent parts show white. `ValueError` for pixels of unknown range."""
+    profile = picture.info.get("icc_profile")
     if picture.mode == "F":
         raise ValueError("floating-point pixels have no known range; save as 8 or 16 bits")
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
@@ -150,7 +153,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         if levels.min() < 0 or levels.max() > GREY16_MAX:
             raise ValueError("32-bit pixels have no known range; save as 8 or 16 bits")
         levels[levels == picture.info.get("transparency", -1)] = GREY16_MAX
-        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+        picture = Image.fromarray((levels >> 8).astype(np.uint8))
+    picture = to_srgb(picture, profile)
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")

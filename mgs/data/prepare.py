@@ -11,8 +11,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from mgs.config import MOS_MAX, DataConfig
-from mgs.data.datasets import DATASETS, Sample, facts_of, read_table, to_samples
+from mgs.data.datasets import DATASETS, facts_of, read_table, to_samples
 from mgs.data.folding import KEPT_APART
+from mgs.data.samples import Sample
 from mgs.data.splits import write_folds, write_samples
 from mgs.data.tables import README, Row, find_file, read_rows
 from mgs.errors import UserError
@@ -30,7 +31,7 @@ def prepare(dataset: str, root: Path, *, protocol: str, seed: int = 42) -> Path:
     without an official download, one that is incomplete, and a folder that cannot be written.
     """
     if protocol not in KEPT_APART:
-        remedy = f"choose {' or '.join(KEPT_APART)}, or copy published folds into {root / 'splits' / 'published'}"
+        remedy = f"choose {' or '.join(KEPT_APART)}, or name published folds with --published FOLDER"
         raise UserError(f"--protocol {protocol}: no way to make folds; {remedy}; {README}")
     samples = read_official(dataset, root)
     try:

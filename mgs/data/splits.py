@@ -15,9 +15,10 @@ from typing import get_args, get_type_hints
 
 from tqdm import tqdm
 
-from mgs.config import Config, DataConfig
-from mgs.data.datasets import Sample, facts_of, read_table
-from mgs.data.folding import FOLDS, SUBSETS, make_folds
+from mgs.config import DataConfig
+from mgs.data.datasets import facts_of, read_table
+from mgs.data.folding import SUBSETS, make_folds
+from mgs.data.samples import Sample, dimensions_of
 from mgs.data.tables import README, write_table
 from mgs.errors import UserError
 from mgs.files import write_json
@@ -33,52 +34,69 @@ class Fold:
     """One division of a dataset; `sha256` is over its content and the same on every machine, in any row order."""
 
     number: int
-    protocol: str  # published, prompt-disjoint or random-image
+    protocol: str  # published, prompt-disjoint, random-image, or own
     train: list[Sample]
     val: list[Sample]
     test: list[Sample]
     sha256: str
 
 
-def fold_numbers(config: Config | DataConfig, requested: Sequence[int]) -> list[int]:
-    """The requested folds, or all there are if none is requested; one that is not there is a `UserError`."""
-    data = config.data if isinstance(config, Config) else config
-    folder = None if makes_folds(data) else splits_folder(data)
-    there = list(range(1, FOLDS + 1)) if folder is None else sorted(fold_folders(folder))
-    for number in requested:
-        if number not in there:
-            raise UserError(
-                f"folds={number}: {folder or data.table} has folds {', '.join(map(str, there))}; choose of these"
-            )
-    return list(requested) or there
+def find_folds(data: DataConfig, requested: Sequence[int] = ()) -> list[Fold]:
+    """The requested folds, or all there are, read from `data.splits`, or drawn from `data.table` if given alone.
 
-
-def read_fold(data: DataConfig, number: int) -> Fold:
-    """Read one fold from `data.splits`, or draw it from `data.table` where that is given alone.
-
-    The protocol is what the folder's protocol.json says, else `data.protocol`; folds that are drawn are prompt-disjoint
-    unless random-image is asked for. Raises `UserError` for what `read_table` and `fold_numbers` do, an empty subset,
-    subsets with different dimensions, and a folder made from another dataset.
+    The protocol is what the folder's protocol.json says, else `data.protocol`. Of a table with a column `split` there
+    is one fold, of the protocol "own"; of another, folds are drawn, prompt-disjoint unless random-image is asked for.
+    Raises `UserError` for what `read_table` does, a fold that is not there, an empty subset, subsets with different
+    dimensions, and a folder made from another dataset.
     """
-    fold_numbers(data, [number])
     if makes_folds(data):
-        protocol: str = "prompt-disjoint" if data.protocol == "published" else data.protocol
-        samples = read_table(Path(str(data.table)), data)
-        try:
-            rows = make_folds(samples, protocol, data.fold_seed)[number - 1]
-        except UserError as error:
-            raise UserError(f"{data.table}: {error}") from None
-        subsets = {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
         place = Path(str(data.table))
-    else:
-        folder = splits_folder(data)
-        protocol = read_protocol(folder, data)
-        place = fold_folders(folder)[number]
-        subsets = {subset: read_table(place / f"{subset}.csv", data) for subset in SUBSETS}
+        protocol, drawn = draw_folds(place, data)
+        return [make_fold(n, protocol, drawn[n], place) for n in choose_numbers(requested, list(drawn), place)]
+    folder = splits_folder(data)
+    places = fold_folders(folder)
+    protocol = read_protocol(folder, data)
+    return [
+        make_fold(n, protocol, {s: read_table(places[n] / f"{s}.csv", data) for s in SUBSETS}, places[n])
+        for n in choose_numbers(requested, sorted(places), folder)
+    ]
+
+
+def choose_numbers(requested: Sequence[int], there: Sequence[int], place: Path) -> Sequence[int]:
+    """The requested numbers, or all there are if none is requested; one that is not there is a `UserError`."""
+    if absent := [number for number in requested if number not in there]:
+        raise UserError(f"folds={absent[0]}: {place} has folds {', '.join(map(str, there))}; choose of these")
+    return requested or there
+
+
+def draw_folds(table: Path, data: DataConfig) -> tuple[str, dict[int, dict[str, list[Sample]]]]:
+    """The protocol, and the subsets of each fold by its number: the table's own division, or ten that are drawn."""
+    samples = read_table(table, data)
+    if samples[0].subset:
+        if data.protocol != "published":
+            remedy = "leave data.protocol out to use it, or rename the column to have folds drawn"
+            raise UserError(f"{table}: its column split says what is train, val and test; {remedy}")
+        return "own", {1: {subset: [s for s in samples if s.subset == subset] for subset in SUBSETS}}
+    protocol: str = "prompt-disjoint" if data.protocol == "published" else data.protocol
+    try:
+        folds = make_folds(samples, protocol, data.fold_seed)
+    except UserError as error:
+        raise UserError(f"{table}: {error}") from None
+    return protocol, {
+        number: {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
+        for number, rows in enumerate(folds, 1)
+    }
+
+
+def make_fold(number: int, protocol: str, subsets: Mapping[str, list[Sample]], place: Path) -> Fold:
+    """A fold of these subsets, each of which has samples, and MOS on the same dimensions; else a `UserError`."""
     if empty := [subset for subset in SUBSETS if not subsets[subset]]:
-        raise UserError(f"{place}: fold {number} has an empty {empty[0]} set; make the folds again; {README}")
-    if len({tuple(sample.targets) for samples in subsets.values() for sample in samples}) > 1:
-        raise UserError(f"{place}: train, val and test differ in their MOS columns; give all three the same")
+        raise UserError(f"{place}: fold {number} has an empty {empty[0]} set; give it rows, or make the folds again")
+    found = {subset: dimensions_of(subsets[subset]) for subset in SUBSETS}
+    for dimension in dimensions_of([sample for subset in SUBSETS for sample in subsets[subset]]):
+        if without := [subset for subset in SUBSETS if dimension not in found[subset]]:
+            remedy = "give train, val and test the same MOS columns, with MOS in some rows of each"
+            raise UserError(f"{place}: fold {number} has no {dimension} in its {without[0]} set; {remedy}")
     return Fold(number, protocol, **subsets, sha256=content_sha256(subsets))
 
 
@@ -89,14 +107,14 @@ def read_folds(
 
     Pictures that cannot be read raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
     """
-    folds = [read_fold(data, number) for number in fold_numbers(data, requested)]
+    folds = find_folds(data, requested)
     bad = load(sample.image for fold in folds for subset in subsets for sample in getattr(fold, subset))
     if bad and data.on_bad_image == "error":
         reasons, more = list(bad.values()), ""
         if len(bad) > MOST_NAMED:  # too many for one line, and all of them are wanted
             tqdm.write("\n".join(map(printable, reasons)), file=sys.stderr)
             reasons, more = reasons[:MOST_NAMED], f" and {len(bad) - MOST_NAMED} more, all named above"
-        remedy = "mend them, or leave them out with data.on_bad_image=skip"
+        remedy = "fix them, or leave them out with data.on_bad_image=skip"
         raise UserError(f"{len(bad)} bad images: {'; '.join(reasons)}{more}; {remedy}")
     if bad:
         folds = [leave_out(fold, set(bad)) for fold in folds]
@@ -107,7 +125,7 @@ def leave_out(fold: Fold, bad: set[Path]) -> Fold:
     """The fold, under its own hash, without the samples whose pictures are `bad`; `UserError` if a subset empties."""
     subsets = {s: [sample for sample in getattr(fold, s) if sample.image not in bad] for s in SUBSETS}
     if empty := [subset for subset in SUBSETS if not subsets[subset]]:
-        raise UserError(f"fold {fold.number}: no readable image in its {empty[0]} set; mend the files")
+        raise UserError(f"fold {fold.number}: no readable image in its {empty[0]} set; fix the files")
     return Fold(fold.number, fold.protocol, **subsets, sha256=fold.sha256)
 
 
@@ -136,7 +154,7 @@ def splits_folder(data: DataConfig) -> Path:
     elif facts.own:
         remedy = "set data.table to one CSV, or put the folds there as <fold>/train.csv, val.csv and test.csv"
     elif data.splits or data.protocol == "published":
-        remedy = "put the folds there as <fold>/train.csv, val.csv and test.csv, or set data.protocol=prompt-disjoint"
+        remedy = f"run: python -m mgs prepare {data.dataset} --published FOLDER, or set data.protocol=prompt-disjoint"
     else:
         remedy = f"run: {facts.make_folds.format(dataset=data.dataset, protocol=data.protocol)}"
     raise UserError(f"{folder}: no folds of {data.dataset} there; {remedy}; {README}")
@@ -198,9 +216,9 @@ def write_folds(folder: Path, samples: Sequence[Sample], *, dataset: str, protoc
 
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:
     """Write samples in the project's own columns: image, prompt and the dimensions, MOS to the last digit."""
-    dimensions = list(samples[0].targets)
+    dimensions = dimensions_of(samples)
     rows: list[list[str | float]] = [["image", "prompt", *dimensions]]
-    rows += [[sample.name, sample.prompt, *sample.targets.values()] for sample in samples]
+    rows += [[sample.name, sample.prompt, *(sample.targets.get(d, "") for d in dimensions)] for sample in samples]
     write_table(path, rows)
 
 

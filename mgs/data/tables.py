@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
@@ -14,7 +16,9 @@ import openpyxl
 from mgs.errors import UserError
 from mgs.files import whole_file
 
-BOM = b"\xef\xbb\xbf"  # Excel puts it before UTF-8
+SEPARATORS = (",", ";", "\t")
+FIRST_LINE = re.compile(r"[\r\n]*[^\r\n]+")
+QUOTED = re.compile(r'"[^"]*"?')
 MOST_UNPACKED = 1 << 30  # bytes of an .xlsx file's parts
 MOST_CELLS = 10_000_000
 README = "see data/README.md"  # the remedy that most errors about data end with
@@ -39,19 +43,17 @@ def without_blank(rows: list[Row]) -> list[Row]:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Rows of a UTF-8 CSV; a row's number is that of its first line, quoted line breaks or not."""
+    """Rows of a CSV; a row's number is that of its first line, quoted line breaks or not."""
     return decode_csv(path.read_bytes(), path)
 
 
 def decode_csv(data: bytes, path: Path) -> list[Row]:
-    """Rows of a UTF-8 CSV from its bytes; `path` is what errors name."""
-    data = data.removeprefix(BOM)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text; save the file as CSV UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    """Rows of a CSV from its bytes, UTF-8 or UTF-16; `path` is what errors name.
+
+    Columns are separated by commas, semicolons or tabs, whichever the first row has most of.
+    """
+    text = decode_text(data, path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=find_separator(text))
     rows, line = [], 1
     try:
         for cells in reader:
@@ -60,6 +62,29 @@ def decode_csv(data: bytes, path: Path) -> list[Row]:
     except csv.Error as error:
         raise UserError(f"{path}:{line}: {error}; check the row's quotation marks") from None
     return rows
+
+
+def decode_text(data: bytes, path: Path) -> str:
+    """A text file's content; UTF-16, which Excel calls Unicode text, is known by its mark."""
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        remedy = 'save it as "CSV UTF-8", which Excel offers under Save As'
+        raise UserError(f"{path}:{line}: not UTF-8 text; {remedy}") from None
+
+
+def find_separator(text: str) -> str:
+    """What separates a CSV's columns: Excel writes semicolons where the comma is the decimal mark, or tabs."""
+    header = FIRST_LINE.match(text)
+    plain = QUOTED.sub("", header[0] if header else "")
+    return max(SEPARATORS, key=plain.count)  # the comma where there is none
+
+
+def read_header(row: Row) -> list[str]:
+    """The names in a header row as they are compared: in lower case, without white space around them."""
+    return [name.strip().casefold() for name in row[1]]
 
 
 def read_sheet(path: Path) -> list[Row]:

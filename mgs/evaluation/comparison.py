@@ -56,6 +56,8 @@ def read_tested_run(folder: Path) -> TestedRun:
         record = json.loads(records[0].read_text(encoding="utf-8"))
         predictions = pd.read_csv(table, dtype={"image": str, "prompt": str}, keep_default_na=False)
         predictions = predictions.assign(**{c: predictions[c].map(original_cell) for c in ("image", "prompt")})
+        mos = [column for column in map(str, predictions) if column.endswith("_mos")]
+        predictions[mos] = predictions[mos].replace("", np.nan).astype(np.float64)  # blank where an image has none
         record["dataset"], record["protocol"], record["folds"], predictions["fold"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{report}: not what test.py leaves ({error!r}); test the run again") from None
@@ -127,7 +129,7 @@ def common_folds(runs: Sequence[TestedRun]) -> list[int]:
             )
             shared = [c for c in ours if str(c).endswith("_mos") and c in theirs]
             same = ours["image"].tolist() == theirs["image"].tolist()
-            if not same or not np.allclose(ours[shared], theirs[shared], rtol=0, atol=SAME_MOS):
+            if not same or not np.allclose(ours[shared], theirs[shared], rtol=0, atol=SAME_MOS, equal_nan=True):
                 raise UserError(
                     f"{run.name}: fold {fold} holds other images or MOS than {first.name}'s; test both anew"
                 )

@@ -19,18 +19,23 @@ def dimensions_in(predictions: pd.DataFrame) -> list[str]:
     return [dimension for dimension in DIMENSIONS if f"{dimension}_mos" in predictions]
 
 
+def with_mos(predictions: pd.DataFrame, dimension: str) -> pd.DataFrame:
+    """The images that have MOS for a dimension; in a table of the user's own some may lack it."""
+    return predictions[predictions[f"{dimension}_mos"].notna()]
+
+
 def measure_folds(predictions: pd.DataFrame) -> pd.DataFrame:
     """Metrics per fold and dimension: columns fold, dimension, images, repeats, `METRICS`, and 95 % intervals.
 
-    `predictions` has the columns of predictions.csv: fold, image, prompt, <dimension>_mos, <dimension>_pred. `repeats`
-    is the earlier fold that tests the same images, 0 where none does. The intervals, <metric>_low and <metric>_high
-    for srcc and plcc, are over another draw of as many images.
+    `predictions` has the columns of predictions.csv: fold, image, prompt, <dimension>_mos, <dimension>_pred. `images`
+    counts those that have MOS for the dimension. `repeats` is the earlier fold that tests the same images, 0 where none
+    does. The intervals, <metric>_low and <metric>_high for srcc and plcc, are over another draw of as many images.
     """
     repeats = find_repeats(predictions)
     rows = []
     for fold in sorted(map(int, predictions["fold"].unique())):
-        part = predictions[predictions["fold"] == fold]
         for dimension in dimensions_in(predictions):
+            part = with_mos(predictions[predictions["fold"] == fold], dimension)
             figures = measure(part[f"{dimension}_pred"], part[f"{dimension}_mos"])
             for metric, interval in (("srcc", srcc_interval), ("plcc", plcc_interval)):
                 low, high = interval(figures[metric], len(part))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mgs.evaluation.folds import dimensions_in
+from mgs.evaluation.folds import dimensions_in, with_mos
 from mgs.evaluation.tables import Table
 from mgs.safe_text import html_template
 
@@ -79,6 +79,7 @@ def choose_gallery(predictions: pd.DataFrame, show: ShowImage) -> dict[str, dict
 
 def order_images(predictions: pd.DataFrame, dimension: str) -> dict[str, pd.DataFrame]:
     """The gallery's three rows for one dimension: all images in their order, an image of several folds once."""
+    predictions = with_mos(predictions, dimension)
     folds = predictions.groupby("fold")
     score, mos = f"{dimension}_pred", f"{dimension}_mos"
     ranked = predictions.assign(

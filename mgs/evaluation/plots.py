@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import textwrap
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mgs.config import DIMENSIONS, MOS_MAX
-from mgs.evaluation.folds import dimensions_in
+from mgs.evaluation.folds import dimensions_in, with_mos
 from mgs.evaluation.metrics import TITLES, fit_logistic, plcc, srcc
 from mgs.safe_text import plain
 
@@ -29,11 +30,12 @@ LOOKS = {  # dimension -> colour and marker
 WIDTH, DPI = 4.0, 180  # inches, and dots on one
 BINS = 10  # of equally many images, in the calibration plot
 LENGTH_BINS = 6  # of prompts
-SPANS = (0.05, 0.25, 0.5, 0.75, 0.95)  # whisker, box, median, box, whisker
+SPANS = [0.05, 0.25, 0.5, 0.75, 0.95]  # whisker, box, median, box, whisker
 
 
 def draw_scatter(predictions: pd.DataFrame, dimension: str) -> Figure:
     """Prediction against MOS for one dimension, with the line where they agree and the fitted logistic."""
+    predictions = with_mos(predictions, dimension)
     mos, predicted = predictions[f"{dimension}_mos"], predictions[f"{dimension}_pred"]
     figure, axes = new_figure(WIDTH)
     low, high = min(0.0, predicted.min()), max(MOS_MAX, predicted.max())
@@ -55,10 +57,11 @@ def draw_calibration(predictions: pd.DataFrame) -> Figure:
     figure, axes = new_figure(WIDTH)
     axes.plot([0, MOS_MAX], [0, MOS_MAX], color=INK, linewidth=0.8, linestyle="--")
     for dimension in dimensions_in(predictions):
-        predicted, mos = predictions[f"{dimension}_pred"], predictions[f"{dimension}_mos"]
+        part = with_mos(predictions, dimension)
+        predicted, mos = part[f"{dimension}_pred"], part[f"{dimension}_mos"]
         group = pd.qcut(predicted.rank(method="first"), min(BINS, len(predicted)), labels=False)
         means = mos.groupby(group).mean()
-        images = predictions["image"].groupby(group).nunique()  # one that several folds test is no further evidence
+        images = part["image"].groupby(group).nunique()  # one that several folds test is no further evidence
         errors: pd.Series = (mos.groupby(group).std() / np.sqrt(images)).fillna(0.0)
         colour, marker = LOOKS[dimension]
         centres = predicted.groupby(group).mean()
@@ -81,7 +84,7 @@ def draw_residuals(predictions: pd.DataFrame, groups: pd.Series, what: str) -> F
     for k, dimension in enumerate(dimensions):
         error = predictions[f"{dimension}_pred"] - predictions[f"{dimension}_mos"]
         offset = (k - (len(dimensions) - 1) / 2) * 0.8 / len(dimensions)
-        spans = np.array([np.quantile(error[groups == name], SPANS) for name in names])  # (groups, 5)
+        spans = np.stack([error[groups == name].quantile(SPANS) for name in names])  # (groups, 5); NaN without MOS
         at, colour = np.arange(len(names)) + offset, LOOKS[dimension][0]
         axes.hlines(at, spans[:, 0], spans[:, 4], color=colour, linewidth=1)
         axes.barh(at, spans[:, 3] - spans[:, 1], 0.6 / len(dimensions), spans[:, 1], color=colour, label=dimension)
@@ -207,7 +210,9 @@ def draw_views(views: Tensor, row: pd.Series) -> Figure:
         axes.imshow(view.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
         axes.set_title("whole image" if i == 0 else f"patch {i}", fontsize=8)
         axes.set_axis_off()
-    scores = [f"{d} {row[f'{d}_pred']:.2f} (MOS {row[f'{d}_mos']:.2f})" for d in DIMENSIONS if f"{d}_pred" in row]
+    mos = {d: row[f"{d}_mos"] for d in DIMENSIONS if f"{d}_mos" in row}
+    told = {d: "no MOS" if math.isnan(value) else f"MOS {value:.2f}" for d, value in mos.items()}
+    scores = [f"{d} {row[f'{d}_pred']:.2f} ({text})" for d, text in told.items()]
     figure.suptitle("\n".join([*textwrap.wrap(plain(str(row["prompt"])), 90), ", ".join(scores)]), fontsize=9)
     return figure
 

@@ -42,7 +42,7 @@ class Protocol:
     """What a table must say of itself: the data, how it was split, and what was scored with what."""
 
     dataset: str
-    protocol: str  # published, prompt-disjoint or random-image
+    protocol: str  # published, prompt-disjoint, random-image, or own
     backbone: str
     precision: str
     notes: tuple[str, ...] = ()
@@ -50,8 +50,8 @@ class Protocol:
 
     def title(self, per_fold: pd.DataFrame) -> str:
         """The protocol in one line, with the folds and images that count."""
-        counted = per_fold[per_fold["repeats"] == 0].drop_duplicates("fold")
-        folds, images = len(counted), int(counted["images"].sum())
+        counted = per_fold[per_fold["repeats"] == 0].groupby("fold")["images"].max()  # a dimension may lack some MOS
+        folds, images = len(counted), int(counted.sum())
         return (
             f"{self.dataset}, protocol {self.protocol}, {folds} fold{'s' * (folds != 1)}, {images} test images, "
             f"backbone {self.backbone}, {self.precision}"

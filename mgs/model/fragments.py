@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 
+from mgs.prompts import clean_prompt
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -18,7 +20,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Style:
-    """Where prompts of one style are cut: at any of `separators`, and before any of `prepositions`."""
+    """Where prompts of one style are cut: at any of `separators`, and before any of `prepositions`.
+
+    `,` `.` and `:` stand also for the marks that other scripts write in their place.
+    """
 
     separators: str
     prepositions: tuple[str, ...] = ()
@@ -27,9 +32,9 @@ class Style:
     def cut(self) -> re.Pattern[str]:
         """Matches what a prompt is split at; the match before a preposition is empty, so that the word stays."""
         marks = {
-            ",": NOT_IN_NUMBER.format(","),
-            ":": NOT_IN_NUMBER.format(":"),
-            ".": INITIAL + LEADING_POINT + NOT_IN_NUMBER.format(r"\."),
+            ",": NOT_IN_NUMBER.format(f"[{COMMAS}]") + f"|[{LISTING}]",
+            ":": NOT_IN_NUMBER.format(f"[{COLONS}]"),
+            ".": INITIAL + LEADING_POINT + NOT_IN_NUMBER.format(r"\.") + f"|[{STOPS}]",
         }
         parts = [marks[mark] for mark in self.separators]
         if self.prepositions:
@@ -44,6 +49,11 @@ WORD_START, WORD_END = r"(?<![\w-])(?<!\w['’])", r"(?![\w-]|['’]\w)"
 NOT_IN_NUMBER = r"(?:(?<!\d){0}|{0}(?!\d))"  # "4.5mm", "3,000" and "16:9" stay whole
 INITIAL = r"(?<!\b[^\W\d_])"  # "J.R.R." stays whole
 LEADING_POINT = r"(?!(?<!\w)\.\d)"  # so does ".5"
+
+# The same marks in other scripts. Those in `LISTING` and `STOPS` never stand in a number or behind an initial.
+COMMAS, COLONS = ",，،", ":："
+LISTING = "、､；؛"  # Chinese and Japanese list marks, and semicolons where they part a list: full-width and Arabic
+STOPS = "。｡．۔।"  # of Chinese, Japanese, Urdu and Hindi
 
 STYLES = {
     "keywords": Style(","),
@@ -60,8 +70,6 @@ STYLES = {
     ),
 }
 
-QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
-
 
 def split_prompt(prompt: str, style: str) -> list[str]:
     """Cut a prompt into its fragments, in order; always at least one, the whole prompt where nothing cuts it."""
@@ -69,27 +77,6 @@ def split_prompt(prompt: str, style: str) -> list[str]:
     whole = clean_prompt(prompt)
     pieces = [piece for part in rule.cut.split(whole) if (piece := strip_punctuation(part))]
     return join_lone_prepositions(pieces, rule.prepositions) or [whole]
-
-
-def clean_prompt(prompt: str) -> str:
-    """A prompt with white space folded and without the quotation marks wrapped around it."""
-    text = " ".join(prompt.split())
-    while len(text) > 1 and QUOTES.get(text[0]) == text[-1] and not closes_early(text):
-        text = text[1:-1].strip()
-    return text
-
-
-def closes_early(text: str) -> bool:
-    """Whether the opening quotation mark ends before the text does, as in `"one" and "two"`."""
-    opening, closing = text[0], QUOTES[text[0]]
-    inner = text[1:-1]
-    marks = f"[{re.escape(opening + closing)}]"
-    first = re.search(rf"(?<!\w){marks}|{marks}(?!\w)", inner)  # an apostrophe has letters on both sides
-    if first is None:
-        return False
-    if opening != closing:
-        return first[0] == closing
-    return first.start() > 0 and not inner[first.start() - 1].isspace()  # a straight mark opens after white space
 
 
 def strip_punctuation(text: str) -> str:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from mgs.config import MOS_MAX, ModelConfig
 from mgs.model.clip_backbone import Clip, is_too_long
 from mgs.model.encoders import RunBlock, finish_views, run_block, start_views
-from mgs.model.fragments import Prompt, clean_prompt, split_prompt
+from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.freezing import constant_blocks, freeze
 from mgs.model.templates import read_levels, sentences
 from mgs.model.texts import TextEncoder
+from mgs.prompts import clean_prompt
 
 TOP_PATCHES = 3  # a fragment is scored on the patches that show it best
 

@@ -22,7 +22,8 @@ from mgs.config_files import load_configs, refuse_other_run
 from mgs.data.audit import Finding, audit
 from mgs.data.datasets import facts_of, find_generator
 from mgs.data.image_cache import ImageCache
-from mgs.data.splits import Fold, fold_numbers, read_fold, read_folds
+from mgs.data.samples import dimensions_of
+from mgs.data.splits import Fold, find_folds, read_folds
 from mgs.errors import UserError
 from mgs.evaluation.comparison import read_tested_run, write_comparison
 from mgs.evaluation.journal import read_curves
@@ -115,7 +116,7 @@ def test_elsewhere(config: Config, path: Path) -> None:
         raise UserError(f"{path}: {problem}; test its run without --checkpoint")
     sets = read_test_sets(config)
     refuse_training_images(config, sets.folds, origin, path)
-    trained, there = list(origin["val"]), list(sets.folds[0].test[0].targets)
+    trained, there = list(origin["val"]), dimensions_of(sets.folds[0].test)
     shared = [dimension for dimension in there if dimension in trained]
     if not shared:
         raise UserError(
@@ -131,7 +132,8 @@ def test_elsewhere(config: Config, path: Path) -> None:
         sets.notes.append(f"Left out, for want of MOS on one of the two sides: {', '.join(left_out)}.")
     predictions = []
     for fold in sets.folds:
-        samples = [replace(sample, targets={d: sample.targets[d] for d in shared}) for sample in fold.test]
+        targets = [{d: mos for d, mos in sample.targets.items() if d in shared} for sample in fold.test]
+        samples = [replace(sample, targets=one) for sample, one in zip(fold.test, targets, strict=True)]
         predictions.append(test_fold(config, replace(fold, test=samples), sets.images, checkpoint))
     settings = {key: getattr(checkpoint.config, key) for key in ("model", "views", "train", "seed")}
     config = replace(config, name=f"{config.name}_by_{scorer}", **settings)
@@ -140,7 +142,7 @@ def test_elsewhere(config: Config, path: Path) -> None:
 
 def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mapping[str, Any], path: Path) -> None:
     """Raise a `UserError` where the checkpoint was trained on one of these very folds and others of them are tested."""
-    hashes = {read_fold(config.data, number).sha256: number for number in fold_numbers(config.data, [])}
+    hashes = {fold.sha256: fold.number for fold in find_folds(config.data)}
     own = hashes.get(origin.get("fold_sha256", ""))  # imported ones have none
     if own is not None and any(fold.number != own for fold in folds):
         raise UserError(

@@ -13,9 +13,10 @@ from mgs.data.images import BadImage
 from mgs.data.views import PATCH_PIXELS, windows
 from mgs.errors import UserError
 from mgs.machine import autocast
-from mgs.model.fragments import Prompt, clean_prompt, split_prompt
+from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.mgs import TOP_PATCHES, Similarities
 from mgs.model.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
+from mgs.prompts import clean_prompt
 from mgs.scoring.inputs import ImageInput, as_prompt, load_image
 from mgs.scoring.score import Score
 from mgs.scoring.scorer import Scorer

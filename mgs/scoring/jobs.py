@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mgs.config import DIMENSIONS
 from mgs.data.cells import to_record
 from mgs.data.images import FORMATS
-from mgs.data.tables import decode_csv, name_columns, read_rows, without_blank
+from mgs.data.tables import decode_csv, name_columns, read_header, read_rows, without_blank
 from mgs.errors import UserError
 from mgs.files import Fence, locked, whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
@@ -77,7 +77,7 @@ def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item
     root = folder or (Path() if table == "-" else Path(table).parent)
     if not rows:
         raise UserError(f"{table}: empty; it must hold a header with a column image, and rows")
-    header = [name.strip() for name in rows[0][1]]
+    header = read_header(rows[0])
     if header.count("image") != 1 or header.count("prompt") > 1:
         raise UserError(f"{table}: found columns {name_columns(header)}; one must be image, and one may be prompt")
     if prompt is not None and "prompt" in header:

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from mgs.model.fragments import clean_prompt, split_prompt
+from mgs.data.colour import to_srgb
+from mgs.model.fragments import split_prompt
+from mgs.prompts import clean_prompt
 
 IMAGES, TEXTS, RECIPE = "images.onnx", "texts.onnx", "mgs.json"
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # of CLIP's tokenizer
@@ -80,11 +82,12 @@ def load_tokenizer(vocabulary: Path) -> Any:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """An image file as RGB, float32 on 0-1, (H, W, 3), the shorter side at least 512."""
+    """An image file as sRGB, float32 on 0-1, (H, W, 3), the shorter side at least 512."""
     with Image.open(path) as file:
         picture = ImageOps.exif_transpose(file)
         if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
             picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).astype(np.uint8))
+        picture = to_srgb(picture, file.info.get("icc_profile"))
         if picture.has_transparency_data:
             layer = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

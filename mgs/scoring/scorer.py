@@ -18,13 +18,14 @@ from torch import Tensor
 
 from mgs.config import DIMENSIONS, Config, ModelConfig, Precision, ViewsConfig
 from mgs.data.cells import PROMPT_STYLES
-from mgs.data.datasets import NEED_A_PROMPT, Sample, facts_of
+from mgs.data.datasets import NEED_A_PROMPT, facts_of
 from mgs.data.image_cache import ImageCache
+from mgs.data.samples import Sample
 from mgs.errors import UserError, is_out_of_memory
 from mgs.files import file_sha256, whole_file
 from mgs.model.clip_backbone import input_size, is_too_long, load_backbone
-from mgs.model.fragments import clean_prompt
 from mgs.model.mgs import MGS
+from mgs.prompts import clean_prompt
 from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
 from mgs.scoring.score import COLUMNS, ERROR, OK, Score, failure
 from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint

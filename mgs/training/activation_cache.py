@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mgs.config import Config
-from mgs.data.datasets import Sample
 from mgs.data.image_cache import ACTIVATIONS, ImageCache, mark_cache, read_array, write_array
+from mgs.data.samples import Sample
 from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk
 from mgs.machine import autocast

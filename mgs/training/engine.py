@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from tqdm import tqdm
 
 from mgs.config import Config, TrainConfig
-from mgs.data.datasets import Sample
+from mgs.data.samples import Sample, dimensions_of
 from mgs.errors import UserError
 from mgs.machine import exact_products
 from mgs.training.pipeline import Batch, Pipeline, epoch_order, eval_batch
@@ -41,11 +41,15 @@ def make_optimizer(model: nn.Module, train: TrainConfig, *, steps: int) -> tuple
 
 
 def sum_of_errors(scores: dict[str, Tensor], samples: Sequence[Sample]) -> Tensor:
-    """The loss: mean squared errors, summed over the dimensions that the samples have MOS for."""
-    dimensions = list(samples[0].targets)
+    """The loss: over the samples that have MOS for a dimension, its mean squared error; summed over dimensions."""
+    dimensions = dimensions_of(samples)
     predicted = torch.stack([scores[dimension] for dimension in dimensions])  # (D, B)
-    mos = torch.tensor([[sample.targets[dimension] for sample in samples] for dimension in dimensions])
-    return (predicted - mos.to(predicted.device, predicted.dtype)).square().mean(1).sum()
+    mos = torch.tensor([[sample.targets.get(d, math.nan) for sample in samples] for d in dimensions])  # (D, B)
+    there = mos.isfinite()
+    # 0 where there is none; the others' weights make up for it in the mean, and are 1 where all have MOS
+    weights = there * (len(samples) / there.sum(1, keepdim=True))
+    mos, weights = torch.stack([mos.nan_to_num(0), weights]).to(predicted.device, predicted.dtype)
+    return ((predicted - mos).square() * weights).mean(1).sum()
 
 
 @dataclass
@@ -147,18 +151,22 @@ class Trainer:
 
 @torch.inference_mode()
 def predict(model: nn.Module, samples: Sequence[Sample], config: Config, pipeline: Pipeline) -> pd.DataFrame:
-    """Score every sample, in order: a table of image, prompt, then <dimension>_mos and <dimension>_pred per target."""
+    """Score every sample, in order: a table of image, prompt, then <dimension>_mos and <dimension>_pred.
+
+    Dimensions are those that any sample has MOS for; where one sample has none, its MOS is NaN.
+    """
     model.eval()
+    dimensions = dimensions_of(samples)
     rows: list[dict] = []
     with tqdm(total=len(samples), desc="scoring", unit="image", leave=False, delay=2) as bar:
         for batch in pipeline.batches(samples, eval_batch(config, pipeline.device)):
             scores = {name: values.tolist() for name, values in pipeline.score(model, batch).items()}
-            if not all(math.isfinite(scores[d][i]) for i, (_, sample) in enumerate(batch) for d in sample.targets):
+            if not all(math.isfinite(score) for d in dimensions for score in scores[d]):
                 raise UserError(f"scoring: the model gives no finite scores; {LOWER_RATE}")
             for i, (_, sample) in enumerate(batch):
                 row: dict = {"image": sample.name, "prompt": sample.prompt}
-                for dimension, mos in sample.targets.items():
-                    row |= {f"{dimension}_mos": mos, f"{dimension}_pred": scores[dimension][i]}
+                for d in dimensions:
+                    row |= {f"{d}_mos": sample.targets.get(d, math.nan), f"{d}_pred": scores[d][i]}
                 rows.append(row)
             bar.update(len(batch))
     return pd.DataFrame(rows)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mgs.config import Config, ViewsConfig
-from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import BadImage
+from mgs.data.samples import Sample
 from mgs.data.views import make_views
 from mgs.errors import UserError
 from mgs.interrupts import stop_if_interrupted

@@ -1,13 +1,15 @@
-"""Checkpoints of the original project made into ours: `{'model_state_dict': {...}}`, quality and realism swapped."""
+"""Checkpoints of the original project, `{'model_state_dict', 'fold', 'dataset'}`, made into ours."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from mgs.config import Config, DataConfig, ModelConfig
-from mgs.data.datasets import facts_of
+from mgs.data.datasets import DATASETS, facts_of
 from mgs.errors import UserError
 from mgs.files import file_sha256
 from mgs.model.clip_backbone import Backbone, build_clip
@@ -16,20 +18,31 @@ from mgs.model.weights import as_tensors, read_weights
 from mgs.training.checkpoint import CHECKPOINT, save_checkpoint
 
 MARK = "visual.conv1.weight"  # every CLIP with a vision transformer has it; what stands before it is the prefix
+FOLD = re.compile(r"[0-9]{1,3}", re.ASCII)
 UNUSED = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI stores beside the weights
 
 
-def import_original(path: Path, folder: Path, *, dataset: str) -> list[str]:
+@dataclass(frozen=True)
+class Original:
+    """What a checkpoint of the original project holds; some have the tensors alone."""
+
+    state: dict[str, Tensor]
+    dataset: str  # a row of DATASETS, "" where the file does not name one
+    fold: int  # 0 where the file does not say
+
+
+def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> list[str]:
     """Write `<folder>/best.safetensors` from a checkpoint of the original project; returns the tensors left out.
 
     It read quality off the realism words' axis and realism off the quality words'; our model reads them the same way
-    (`model.templates: swapped`), under their right names. `dataset` says which dimensions were trained. Nothing in the
-    file is run: anything but tensors and numbers is refused. Raises `UserError`.
+    (`model.templates: swapped`), under their right names, so that its `mos_fusion` is our `fusion` in the same order.
+    `dataset` says which dimensions were trained, by default the one that the file names. Nothing in the file is run:
+    anything but tensors, texts and numbers is refused. Raises `UserError`.
     """
+    original = read_original(path)
+    dataset = choose_dataset(original.dataset, dataset, path)
     dimensions = facts_of(dataset).dimensions
-    if not dimensions:
-        raise UserError(f"--dataset {dataset}: says nothing of the dimensions; name the dataset it was trained on")
-    state = read_state(path)
+    state = original.state
     prefixes = [name.removesuffix(MARK) for name in state if name.endswith(MARK)]
     if len(prefixes) != 1:
         raise UserError(
@@ -39,14 +52,20 @@ def import_original(path: Path, folder: Path, *, dataset: str) -> list[str]:
     clip_state, others = split_clip(own)
     model = MGS(build_clip(clip_state, path), ModelConfig(clip=str(path), templates="swapped"))
     others |= {name: value for name, value in state.items() if not name.startswith(prefixes[0])}
-    for name in [name for name, value in others.items() if name.split(".")[-1] == "alpha" and value.numel() == 1]:
-        model.alpha.data.copy_(others.pop(name).reshape(()))
+    for name, head in (("alpha", model.alpha), ("mos_fusion", model.fusion)):
+        for found in [other for other in others if other.split(".")[-1] == name]:
+            value = others.pop(found)
+            if value.numel() != head.numel():
+                raise UserError(
+                    f"{path}: {found} holds {value.numel()} numbers, not {head.numel()}; not the original's"
+                )
+            head.data.copy_(value.reshape(head.shape))
     data = DataConfig(dataset=dataset)
     config = Config(name=path.stem, data=data, model=model.config)
     facts = {
         "dataset": dataset,
         "protocol": "published",
-        "fold": 0,
+        "fold": original.fold,
         "epoch": 0,
         "val": {dimension: {} for dimension in dimensions},
         "imported_from": path.name,
@@ -56,8 +75,19 @@ def import_original(path: Path, folder: Path, *, dataset: str) -> list[str]:
     return sorted(others)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors below `model_state_dict`, or of a bare state dict."""
+def choose_dataset(named: str, asked: str | None, path: Path) -> str:
+    """The dataset to import for: what the file names and the user asks for, which may not contradict each other."""
+    if asked and not facts_of(asked).dimensions:
+        raise UserError(f"--dataset {asked}: says nothing of the dimensions; name the dataset it was trained on")
+    if asked and named and asked != named:
+        raise UserError(f"--dataset {asked}: {path} says that it was trained on {named}; leave the option out")
+    if not (asked or named):
+        raise UserError(f"{path}: does not name its dataset; say --dataset AGIQA-1K, AGIQA-3K or AIGCIQA2023")
+    return asked or named
+
+
+def read_original(path: Path) -> Original:
+    """The tensors below `model_state_dict`, or of a bare state dict, and what stands beside them."""
     try:
         content = read_weights(path)
     except FileNotFoundError:
@@ -72,7 +102,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except ValueError as error:
         problem = f"no dict of tensors under model_state_dict that could be used ({error})"
         raise UserError(f"{path}: {problem}; not a checkpoint of the original project") from None
-    return {name.removeprefix("module."): value.float() for name, value in state.items()}  # module.: of DataParallel
+    spelling = plain_name(content.get("dataset"))
+    dataset = next((name for name, row in DATASETS.items() if row.published and plain_name(name) == spelling), "")
+    fold = content.get("fold")
+    if isinstance(fold, str) and FOLD.fullmatch(fold):
+        fold = int(fold)
+    tensors = {name.removeprefix("module."): value.float() for name, value in state.items()}  # module.: DataParallel's
+    return Original(tensors, dataset, fold if type(fold) is int and fold > 0 else 0)
+
+
+def plain_name(name: object) -> str:
+    """A dataset's name without hyphens and the like, in lower case: AGIQA-1K is also written agiqa1k."""
+    return re.sub(r"[\W_]", "", name.casefold()) if isinstance(name, str) else ""
 
 
 def split_clip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
