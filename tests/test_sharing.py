@@ -146,7 +146,8 @@ def test_weights_with_other_bytes_than_published_are_told(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_the_wheel_holds_all_that_the_package_reads(tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(ROOT / "mgs", source / "mgs", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("mgs", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     words = [
@@ -165,4 +166,5 @@ def test_the_wheel_holds_all_that_the_package_reads(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "mgs").rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    files |= {f"mgs/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "configs").rglob("*.yaml")}
     assert files <= held
