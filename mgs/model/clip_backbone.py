@@ -20,7 +20,6 @@ from mgs.errors import UserError
 from mgs.files import file_sha256
 from mgs.model.weights import as_tensors, read_weights
 
-CONTEXT = 77  # tokens of text that every OpenAI CLIP reads
 MOST_CONTEXT, MOST_PIXELS, MOST_BLOCKS = 1024, 2048, 128  # far above any CLIP
 HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
 DEMO_CLIP = "demo_clip.safetensors"
@@ -187,6 +186,6 @@ def token_numbers(text: str, context: int) -> tuple[int, ...]:
     return (start, *tokenizer.encode(text)[: context - 2], end)
 
 
-def is_too_long(text: str, context: int = CONTEXT) -> bool:
+def is_too_long(text: str, context: int) -> bool:
     """Whether a text has more tokens than fit between the start and end tokens, and so is cut short."""
     return len(openai_clip().clip._tokenizer.encode(text)) > context - 2
