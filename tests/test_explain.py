@@ -12,8 +12,7 @@ from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone
 from mgs.model.mgs import MGS
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
-from mgs.scoring.explain import save_explanation
-from mgs.scoring.pictures import heatmap
+from mgs.scoring.pictures import heatmap, save_explanation
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from mgs.evaluation.comparison import read_tested_run
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
 from mgs.safe_text import original_cell, printable, safe_cell
-from mgs.scoring.explain import save_explanation
 from mgs.scoring.jobs import read_items
+from mgs.scoring.pictures import save_explanation
 from mgs.scoring.scorer import Scorer
 
 
