@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mgs.config import MOS_MAX
 from mgs.data.views import PATCH_PIXELS, Layout, windows
-from mgs.machine import autocast
+from mgs.machine import autocast, exact_products
 from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.mgs import MGS, TOP_PATCHES, Similarities
 from mgs.model.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
@@ -73,7 +73,7 @@ class Explanation:
 def compare_picture(pipeline: Pipeline, model: MGS, pixels: Tensor, prompt: Prompt) -> Similarities:
     """What the scores of one picture, uint8 (3, H, W), follow from."""
     (views,) = pipeline.views([pixels])
-    with autocast(pipeline.device, pipeline.dtype):
+    with autocast(pipeline.device, pipeline.dtype), exact_products:
         return model.compare(model.start(views[None]), [prompt])
 
 
