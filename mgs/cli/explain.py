@@ -24,7 +24,7 @@ def explain(
     from mgs.scoring.jobs import Item, show_score
     from mgs.scoring.pictures import save_explanation
 
-    scorer = open_scorer(checkpoint, settings or [], zero_shot=zero_shot, clip=clip)
+    scorer = open_scorer(checkpoint, settings or [], [image], zero_shot=zero_shot, clip=clip)
     explanation = scorer.explain(image, prompt, style=prompt_style)
     save_explanation(explanation, out)
     print(show_score(Item(str(image), image, prompt), explanation.score, scorer))
