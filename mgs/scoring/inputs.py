@@ -16,6 +16,7 @@ from mgs.data.images import BadImage, decode_image, open_image, read_bytes, to_t
 from mgs.errors import UserError
 
 ImageInput: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
+Pair: TypeAlias = "tuple[ImageInput, str | None]"  # an image and its prompt
 PILLOW = threading.Lock()  # Pillow decodes when first asked, and one image may be given to several threads
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 

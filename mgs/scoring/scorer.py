@@ -28,7 +28,7 @@ from mgs.model.clip_backbone import Backbone, input_size, load_backbone
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import MGS
 from mgs.scoring.explain import Explanation, compare_picture, explain_scores
-from mgs.scoring.inputs import ImageInput, as_images, as_prompt, as_prompts, load_image, load_or_reason, name_of
+from mgs.scoring.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, load_or_reason, name_of
 from mgs.scoring.own_process import OwnProcess
 from mgs.scoring.remarks import remarks_on_prompt
 from mgs.scoring.score import COLUMNS, OK, Score, failure, raise_failure
@@ -38,7 +38,6 @@ from mgs.training.pipeline import EVAL_BATCH, Pipeline
 ZERO_SHOT = "zero-shot, never trained on MOS"
 DRAWINGS = "trained on drawings"
 DECODERS = 4  # threads
-Pair = tuple[ImageInput, str | None]  # an image and its prompt
 
 
 class Scorer(OwnProcess):
@@ -55,8 +54,7 @@ class Scorer(OwnProcess):
         self.model = model.to(self.pipeline.device).eval()
         self.scored = tuple(scored)
         self.prompt_style = "sentence"
-        self.name, self.remarks = "", ""  # where it comes from, and what stands in every status
-        self.fingerprint = ""  # of its weights
+        self.name, self.remarks, self.fingerprint = "", "", ""  # its source, what each status says, its weights' hash
         self.fits = sys.maxsize  # images at once; what was found to fit where memory ran out
 
     def __deepcopy__(self, memo: dict) -> Scorer:
