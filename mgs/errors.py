@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +40,9 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
     """
     signal.signal(signal.SIGTERM, interrupt)
     threading.excepthook = leave_system_errors
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")  # at half our own limit
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a prompt may hold what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(*args)
     except BrokenPipeError:  # whoever read our output has gone, as in `| head`

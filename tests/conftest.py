@@ -26,11 +26,11 @@ def shared() -> Path:
     return SHARED
 
 
-def random_clip(*, size=96, patch=16, width=128, layers=3, embed=64, text_width=64, text_layers=2, seed=0):
+def random_clip(*, size=96, patch=16, width=128, layers=3, embed=64, text_width=64, text_layers=2, context=77, seed=0):
     """An OpenAI CLIP with random weights, spread enough that its cosines differ."""
     torch.manual_seed(seed)
     clip = openai_clip().model.CLIP(
-        embed, size, layers, width, patch, 77, 49408, text_width, text_width // 64, text_layers
+        embed, size, layers, width, patch, context, 49408, text_width, text_width // 64, text_layers
     )
     return clip.eval()
 

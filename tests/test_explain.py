@@ -1,5 +1,8 @@
 """Explanations: the parts add up to the score, and the pictures and pages can be made for any prompt."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +15,8 @@ from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone
 from mgs.model.mgs import MGS
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
-from mgs.scoring.explain import save_explanation
-from mgs.scoring.pictures import heatmap
+from mgs.scoring import scorer as scorer_module
+from mgs.scoring.pictures import heatmap, save_explanation
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,26 @@ def test_the_parts_add_up_to_the_scores(scorer, prompt):
     assert joint.sum(1) @ levels == pytest.approx(explanation.score.quality, abs=1e-5)
     assert joint.sum(0) @ levels == pytest.approx(explanation.score.authenticity, abs=1e-5)
     assert sum(fragment.weight for fragment in explanation.fragments) == pytest.approx(1, abs=1e-6)
+
+
+def test_an_image_is_decoded_and_encoded_once(scorer, own_set, monkeypatch):
+    calls = []
+    for owner, name in ((scorer_module, "load_image"), (MGS, "start"), (MGS, "compare")):
+        function = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, f=function, n=name, **k: calls.append(n) or f(*a, **k))
+    scorer.explain(own_set / "0.png", "a wall")
+    assert calls == ["load_image", "start", "compare"]
+
+
+def test_a_picture_that_cannot_be_written_whole_is_not_there(scorer, tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    explanation = scorer.explain(grey_picture(), "a wall")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_explanation(explanation, tmp_path / "why.svg")
+    assert not list(tmp_path.iterdir())
 
 
 def test_fragments_are_scored_on_the_three_patches_that_show_them_best(scorer):

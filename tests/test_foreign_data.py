@@ -1,9 +1,11 @@
 """Tables, images and prompts from strangers: none leads out of its folder, fills the memory or does anything."""
 
 import csv
+import io
 import os
 import shutil
 import struct
+import sys
 import unicodedata
 import zipfile
 import zlib
@@ -27,8 +29,8 @@ from mgs.evaluation.comparison import read_tested_run
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
 from mgs.safe_text import original_cell, printable, safe_cell
-from mgs.scoring.explain import save_explanation
 from mgs.scoring.jobs import read_items
+from mgs.scoring.pictures import save_explanation
 from mgs.scoring.scorer import Scorer
 
 
@@ -266,6 +268,14 @@ def test_prompts_stay_text_in_every_csv_and_come_back_for_comparisons(tested_evi
     prompts = {sample.prompt for number in (1, 2) for sample in find_folds(data, [number])[0].test}
     back = set(read_tested_run(tested_evil / "runs/own").predictions["prompt"])
     assert {p for p in prompts if p.isprintable()} <= back
+
+
+def test_a_command_can_print_what_the_terminals_encoding_lacks(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="cp1252"))
+    exit_on_user_error(print, "a cat 🐱")
+    sys.stdout.flush()
+    assert shown.getvalue().rstrip() == rb"a cat \U0001f431"
 
 
 def test_an_error_about_a_strangers_name_cannot_drive_the_terminal(tmp_path, capsys):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
+from PIL.PngImagePlugin import PngImageFile
 
 from mgs.data.images import BadImage, read_image
+from mgs.data.views import make_views
 
 SIDE = 600  # above 512, so that nothing is enlarged
 
@@ -213,3 +217,66 @@ def test_sliver_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
     Image.new("RGB", (1, 3000)).save(tmp_path / "a.png")
     with pytest.raises(BadImage, match="1x3000 is too thin to enlarge"):
         read_image(tmp_path / "a.png")
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+JPEG_XL = b"\0\0\0\x0cJXL \r\n\x87\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (HEIC, "a HEIC image, .* pip install pillow-heif, or convert"),
+        (JPEG_XL, "a JPEG XL image, .* pip install pillow-jxl-plugin"),
+        (b"\xff\x0a\x7f", "a JPEG XL image"),
+    ],
+)
+def test_a_format_that_needs_a_plugin_is_named_with_the_remedy(tmp_path, monkeypatch, data, told):
+    for module in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
+    (tmp_path / "a.heic").write_bytes(data + bytes(100))
+    with pytest.raises(BadImage, match=told):
+        read_image(tmp_path / "a.heic")
+
+
+def test_a_format_is_read_where_its_plugin_is_installed(tmp_path, monkeypatch):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (520, 530, 3), dtype=np.uint8))
+    picture.save(tmp_path / "a.png")
+    (tmp_path / "a.heic").write_bytes(HEIC + (tmp_path / "a.png").read_bytes())
+
+    def register():
+        def read(stream, name):
+            stream.seek(len(HEIC))
+            return PngImageFile(io.BytesIO(stream.read()))
+
+        Image.register_open("HEIF", read, lambda start: start.startswith(HEIC[:12]))
+
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+    assert torch.equal(read_image(tmp_path / "a.heic"), read_image(tmp_path / "a.png"))
+
+
+def test_avif_needs_no_plugin(tmp_path):
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    Image.new("RGB", (520, 520), "red").save(tmp_path / "a.avif")
+    assert read_image(tmp_path / "a.avif").shape == (3, 520, 520)
+
+
+def test_an_address_is_told_to_be_one():
+    with pytest.raises(BadImage, match="a URL; download it first"):
+        read_image(Path("https://example.com/a.png"))
+
+
+def test_a_name_that_would_drive_the_terminal_is_told_in_escapes():
+    with pytest.raises(BadImage) as caught:
+        read_image(Path("/tmp/\x1b[31mevil\n.png"))
+    assert str(caught.value) == r"/tmp/\x1b[31mevil .png: no such file"
+
+
+def test_views_leave_the_pictures_that_they_are_cut_from_alone():
+    picture = torch.rand(3, 520, 560) * 255
+    before = picture.clone()
+    make_views(picture, 32)
+    assert torch.equal(picture, before)

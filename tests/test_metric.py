@@ -1,5 +1,7 @@
 """MGS inside other people's code: tensors in, the same scores out, gradients down to the pixels."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_small_images_are_enlarged_as_files_are(clip):
 @pytest.mark.parametrize("dimension", ["quality", "correspondence"])
 def test_gradients_reach_the_pixels_and_are_right(clip, pictures, dimension):
     metric = create_metric(dimension, clip=clip)
-    images = (torch.from_numpy(pictures[:1]).float() / 255).requires_grad_()
+    images = (0.1 + torch.from_numpy(pictures[:1]) * (0.8 / 255)).requires_grad_()
     metric(images, PROMPTS[1:2]).sum().backward()
     kept = images.detach().clone()
     assert torch.isfinite(images.grad).all()
@@ -69,12 +71,49 @@ def test_what_is_no_batch_of_images_is_an_error(clip):
         metric(torch.zeros(3, 512, 512), ["x"])
     with pytest.raises(ValueError, match="judged against a prompt"):
         metric(torch.zeros(1, 3, 512, 512))
-    with pytest.raises(ValueError, match="1 prompts for 2 images"):
+    with pytest.raises(ValueError, match="judged against a prompt"):
+        metric(torch.zeros(2, 3, 512, 512), ["x", None])
+    with pytest.raises(ValueError, match=r"1 prompt\(s\) for 2 image\(s\)"):
         metric(torch.zeros(2, 3, 512, 512), ["x"])
+    with pytest.raises(ValueError, match="one text in place of a list"):
+        metric(torch.zeros(3, 3, 512, 512), "cat")
+    with pytest.raises(ValueError, match="give floats on 0-1"):
+        metric(torch.zeros(2, 3, 0, 512), ["x", "y"])
+    for low, high in ((-1, 1), (0, 255), (0, float("nan"))):
+        with pytest.raises(ValueError, match=rf"pixels from .* to {high}: give floats on 0-1|pixels from nan"):
+            metric(torch.tensor([low, high]).float().expand(1, 3, 4, 2), ["x"])
     with pytest.raises(UserError, match=r"metric overall: .* gives quality, authenticity, correspondence"):
         create_metric("overall", clip=clip)
     with pytest.raises(UserError, match="one of the two"):
         create_metric("quality")
+
+
+def test_what_asks_for_nothing_is_answered(clip):
+    metric = create_metric("quality", clip=clip)
+    assert metric(torch.zeros(0, 3, 512, 512)).shape == (0,)
+    assert metric(torch.zeros(1, 3, 512, 512), [None]).shape == (1,)
+    assert metric(torch.full((1, 3, 512, 512), 1 + 1e-4)).shape == (1,)  # rounding
+
+
+def test_a_metric_computes_in_float32_whatever_surrounds_it(clip, pictures):
+    metric = create_metric("quality", clip=clip)
+    images = torch.from_numpy(pictures[:1]).float() / 255
+    expected = metric(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(metric(images), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(metric.half()(images), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.nn.Sequential(metric).to(torch.bfloat16)(images), expected, atol=1e-6, rtol=0)
+
+
+def test_a_metric_waits_for_the_scorer_that_shares_its_texts(clip, pictures):
+    metric = create_metric("quality", clip=clip)
+    images = torch.from_numpy(pictures[:1]).float() / 255
+    with ThreadPoolExecutor(1) as pool:
+        with metric.scorer.lock:
+            found = pool.submit(metric, images)
+            with pytest.raises(TimeoutError):
+                found.result(timeout=0.3)
+        assert found.result().shape == (1,)
 
 
 def test_torchmetrics_gets_the_means_of_all_updates(clip, pictures):
@@ -98,5 +137,9 @@ def test_torchmetrics_gets_the_means_of_all_updates(clip, pictures):
     metric.reset()
     metric.update(images[:1], PROMPTS[:1])
     assert metric.compute()["quality"].item() == pytest.approx(table["quality"][0], abs=1e-5)
+    before = metric.compute()["quality"]
     with pytest.raises(UserError, match="no such file"):
-        metric.update(["nowhere.png"])
+        metric.update([images[1], "nowhere.png"])
+    with pytest.raises(ValueError, match="one text in place of a list"):
+        metric.update(images, "cat")
+    assert metric.compute()["quality"] == before  # nothing of a batch that failed is counted

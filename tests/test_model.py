@@ -183,7 +183,9 @@ def test_long_text_is_cut_with_its_end_token_kept_and_is_reported():
     assert len(numbers) == 77
     assert numbers[-1] == max(numbers)  # the end token has the highest number, and CLIP reads the text off there
     assert numbers[1:-1] == token_numbers("word", 77)[1:-1] * 75
-    assert find_truncated([Prompt("short"), Prompt("word " * 75), Prompt(long)]) == [long.strip()]
+    prompts = [Prompt("short"), Prompt("word " * 75), Prompt(long)]
+    assert find_truncated(prompts, 77) == [long.strip()]
+    assert find_truncated(prompts, 248) == []  # a CLIP of another context
 
 
 def test_gradients_reach_every_trainable_parameter(small_clip):

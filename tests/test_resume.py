@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import random_clip
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from mgs.config import NOT_THE_RUN, Config, flat_config
 from mgs.config_files import load_config, save_config
@@ -24,7 +25,7 @@ from mgs.errors import UserError, exit_on_user_error, explain_failure
 from mgs.files import UNFINISHED, locked, whole_file
 from mgs.interrupts import Interrupted, heed_signals
 from mgs.recipes import train as training
-from mgs.training import engine, keeper, progress
+from mgs.training import keeper, progress
 from mgs.training.engine import Trainer
 from mgs.training.pipeline import Pipeline
 from mgs.training.progress import read_progress
@@ -436,7 +437,7 @@ def test_a_bug_is_not_taken_for_the_machines_fault_because_of_its_words(error):
 
 def test_output_that_nobody_reads_any_more_ends_training_with_what_was_trained_kept(here, unbroken, monkeypatch):
     with monkeypatch.context() as patch:
-        update, updates = engine.tqdm.update, []
+        update, updates = tqdm.update, []
 
         def to_nobody(bar, count):
             updates.append(count)
@@ -444,7 +445,7 @@ def test_output_that_nobody_reads_any_more_ends_training_with_what_was_trained_k
                 raise BrokenPipeError
             return update(bar, count)
 
-        patch.setattr(engine.tqdm, "update", to_nobody)
+        patch.setattr(tqdm, "update", to_nobody)
         with pytest.raises(BrokenPipeError):
             training.main(WORDS)
     content = read_progress(here / "runs/own/fold_01/last.pt")

@@ -17,12 +17,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mgs.cli import app
+from mgs.cli import app, scorer_options
+from mgs.config import Config, DataConfig
 from mgs.errors import UserError
 from mgs.files import locked
+from mgs.model.clip_backbone import load_backbone
+from mgs.model.mgs import MGS
 from mgs.scoring import jobs
 from mgs.scoring.score import COLUMNS
 from mgs.scoring.scorer import Scorer
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, save_checkpoint
+from mgs.training.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,6 +86,76 @@ def test_files_folders_and_patterns_give_rows_in_order(folder):
         assert isinstance(mgs(*words).exception, UserError)
 
 
+def test_hidden_files_are_passed_over_unless_they_are_named(folder):
+    for name in ("more/a.png", "more/._a.png", "more/.thumbs/a.png", "more/__MACOSX/a.png", ".own/a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((folder / "1.png").read_bytes())
+    found = {word: [item.image for item in jobs.collect_images([word], None)] for word in ("more", "more/**", ".own")}
+    assert found == {"more": ["more/a.png"], "more/**": ["more/a.png"], ".own": [".own/a.png"]}
+    assert [item.image for item in jobs.collect_images([".own/*", "more/._a.png"], None)] == [
+        ".own/a.png",
+        "more/._a.png",
+    ]
+
+
+def test_images_that_cannot_be_read_are_counted_and_those_that_a_plugin_reads_are_scored(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (folder / "more").mkdir()
+    for name in ("a.HEIC", "b.heic", "c.jxl", "d.psd", "notes.txt"):
+        (folder / "more" / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no image that can be read \(2 \.heic \(run pip install pillow-heif"):
+        jobs.collect_images(["more"], None)
+    (folder / "more" / "e.png").write_bytes((folder / "1.png").read_bytes())
+    assert [item.image for item in jobs.collect_images(["more"], None)] == ["more/e.png"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "more: left out 2 .heic (run pip install pillow-heif, or convert to PNG or JPEG), "
+        "1 .jxl (run pip install pillow-jxl-plugin, or convert to PNG or JPEG), 1 .psd (convert to PNG or JPEG)"
+    )
+    monkeypatch.setitem(Image.OPEN, "HEIF", None)  # as where its plugin is registered
+    assert [item.image for item in jobs.collect_images(["more"], None)] == ["more/a.HEIC", "more/b.heic", "more/e.png"]
+
+
+def finish_fold(folder, run, dataset, when):
+    """A trained fold as far as scoring looks for one, finished at that time."""
+    fold = folder / "runs" / run / "fold_01"
+    fold.mkdir(parents=True)
+    backbone = load_backbone(str(folder / "clip.safetensors"))
+    config = Config(name=run, data=DataConfig(dataset=dataset))
+    save_checkpoint(fold / CHECKPOINT, MGS(backbone.clip, config.model), config, backbone, {"val": {"quality": {}}})
+    (fold / FINISHED).write_text("")
+    os.utime(fold / FINISHED, (when, when))
+
+
+def test_without_a_checkpoint_named_the_newest_that_saw_real_images_scores(folder, monkeypatch):
+    drawing = folder / "data" / "demo" / "images" / "1.png"
+    (folder / "data/demo/splits/prompt-disjoint").mkdir(parents=True)
+    (folder / "data/demo/splits/prompt-disjoint/protocol.json").write_text('{"dataset": "demo"}')
+    monkeypatch.setattr(scorer_options, "DEFAULT_CLIP", "clip.safetensors")
+    chosen = lambda *images: scorer_options.open_scorer(None, [], [Path(image) for image in images]).name  # noqa: E731
+    assert chosen("1.png") == "zero-shot clip.safetensors"
+    finish_fold(folder, "demo", "demo", 3)
+    assert chosen("1.png", drawing) == "zero-shot clip.safetensors"
+    assert chosen(drawing) == "runs/demo/fold_01/best.safetensors"
+    finish_fold(folder, "old", "custom", 1)
+    finish_fold(folder, "new", "custom", 2)
+    assert chosen("1.png") == chosen() == "runs/new/fold_01/best.safetensors"
+    assert chosen(drawing) == "runs/demo/fold_01/best.safetensors"
+
+
+def test_where_there_is_nothing_to_score_with_one_line_says_what_to_do(folder, monkeypatch):
+    monkeypatch.setattr(scorer_options, "DEFAULT_CLIP", "none.pt")
+    result = CliRunner().invoke(app, ["score", "1.png"])
+    told = str(result.exception)
+    assert re.search(
+        r"runs: no checkpoint that saw real images; train one, .* --clip demo; --clip=none\.pt: no such", told
+    )
+    assert "model.clip" not in told
+    with pytest.raises(UserError, match=r"^clip=none\.pt: no such file"):
+        Scorer.zero_shot("none.pt")
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_a_table_becomes_a_table(folder, suffix):
     if suffix == "parquet":
@@ -118,7 +193,7 @@ def test_a_table_from_stdin_is_read_with_its_images_folder(folder):
         (["1.png", "--out", "folder.csv"], "is a folder; name a file"),
         (["1.png", "--out", "scores.txt"], r"scores.txt: no such kind of output; end its name in \.csv"),
         (["1.png", "--set", "views.antialias=true"], "only device and precision can be set"),
-        (["1.png", "--checkpoint", "x"], "leave out one of"),
+        (["1.png", "--checkpoint", "x"], "leave out these, or --checkpoint"),
         (["--table", "none.csv"], "none.csv: no such file"),
         (["--table", "clip.safetensors"], "not UTF-8|quotation|columns|fields"),
         (["--table", "pairs.csv", "--prompt", "x"], "leave one of them out"),
@@ -147,7 +222,7 @@ def test_an_interrupted_job_is_continued_without_scoring_again(folder, monkeypat
 
     monkeypatch.setattr(Scorer, "score_stream", broken)
     interrupted = mgs("--table", "pairs.csv", "--out", out, "--batch-size", 3)
-    assert "--resume goes on from there" in interrupted.output
+    assert "--resume continues from there" in interrupted.output
     assert not out.exists()
     with partial.open("a") as half:
         half.write('{"image": "4.png", "pro')  # as a kill leaves it
@@ -294,6 +369,20 @@ def test_a_folder_of_nasty_files_gives_a_row_each_and_no_crash(folder):
         assert status[name].startswith("error: "), (name, status[name])
     for row in rows:
         assert (row["quality"] != "") == row["status"].startswith("ok")
+
+
+def test_scores_that_are_not_finite_are_failures_and_json_stays_json(folder, monkeypatch):
+    score = Pipeline.score
+    monkeypatch.setattr(Pipeline, "score", lambda *a: {d: v / 0 for d, v in score(*a).items()})
+    assert mgs("0.png", "--out", "o.jsonl").exit_code == 1
+    row = json.loads((folder / "o.jsonl").read_text(), parse_constant=pytest.fail)
+    assert row["quality"] is None
+    assert row["status"].startswith("error: quality, authenticity not finite")
+
+
+def test_an_address_is_told_to_be_one(folder):
+    for word in ("https://example.com/a.png", "https://example.com/a.png?size=[3]"):
+        assert "a URL; download it first" in mgs(word).stdout
 
 
 def test_json_lines_keep_what_is_missing_as_null(folder):

@@ -3,7 +3,11 @@
 import dataclasses
 import json
 import math
+import os
+import pickle
+import runpy
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,15 +15,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import random_clip
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mgs import Scorer
+from mgs.data import images
 from mgs.errors import UserError
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
-from mgs.training.checkpoint import newest_checkpoint
+from mgs.scoring import inputs
+from mgs.scoring import scorer as scorer_module
+from mgs.scoring.remarks import remarks_on_prompt
 from mgs.training.pipeline import Pipeline
 
 DIMENSIONS = ["quality", "correspondence"]
@@ -120,6 +128,90 @@ def test_a_batch_is_as_large_as_asked_for(trained, scorer, monkeypatch):
     assert sizes == [12, 8]
 
 
+def test_what_one_call_asks_for_is_not_the_next_ones(trained, scorer, monkeypatch):
+    sizes, run = [], Scorer.run_together
+    monkeypatch.setattr(Scorer, "run_together", lambda self, p, *a: sizes.append(len(p)) or run(self, p, *a))
+    for size in (1, None):
+        scorer.score_many([trained / "0.png"] * 2, batch_size=size)
+    assert sizes == [1, 1, 2]
+
+
+def test_a_stream_refuses_what_is_wrong_before_it_is_read(scorer):
+    with pytest.raises(UserError, match="batch_size=0"):
+        scorer.score_stream([], batch_size=0)
+    with pytest.raises(UserError, match="prompt style 'poem'"):
+        scorer.score_stream([], style="poem")
+
+
+def test_a_score_that_is_not_finite_is_an_error(trained, scorer, monkeypatch):
+    score = Pipeline.score
+
+    def overflow(self, model, batch):
+        found = score(self, model, batch)
+        found["correspondence"][0] = math.nan
+        return found
+
+    monkeypatch.setattr(Pipeline, "score", overflow)
+    table = scorer.score_many([trained / "0.png", trained / "1.png"], ["a wall"] * 2)
+    assert table["status"].tolist() == [
+        "error: correspondence not finite; score with precision=fp32, or use another checkpoint",
+        "ok",
+    ]
+    assert table[DIMENSIONS].isna().all(axis=1).tolist() == [True, False]
+    with pytest.raises(UserError, match="not finite"):
+        scorer.score(trained / "0.png", "a wall")
+    assert scorer.score(trained / "0.png").status.startswith("ok")  # where it was not asked for, nothing is wrong
+
+
+def test_a_pickled_scorer_scores_alike_and_takes_no_texts_along(trained, scorer):
+    expected = scorer.score(trained / "0.png", "a wall")
+    twin = pickle.loads(pickle.dumps(scorer))
+    assert not twin.model.encode_texts.embeddings.tensors
+    assert twin.score(trained / "0.png", "a wall") == expected
+    assert twin.fingerprint == scorer.fingerprint
+
+
+def test_a_forked_process_is_refused_at_once_with_the_remedy(trained, scorer):
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            scorer.score(trained / "0.png")
+        except UserError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert "make it in the worker itself, or start workers by spawn" in os.read(read, 1000).decode()
+    os.close(read)
+    os.close(write)
+
+
+@pytest.fixture
+def rounding_host():
+    """A process that has asked torch for TF32."""
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul
+    before = [part.fp32_precision for part in parts]
+    for part in parts:
+        part.fp32_precision = "tf32"
+    yield parts
+    for part, precision in zip(parts, before, strict=True):
+        part.fp32_precision = precision
+
+
+def test_the_process_around_a_scorer_stays_as_it_is(trained, rounding_host):
+    def state():
+        flags = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.is_grad_enabled()
+        precisions = [part.fp32_precision for part in rounding_host]
+        return list(warnings.filters), precisions, flags, torch.backends.mha.get_fastpath_enabled()
+
+    before = state()
+    for module in (images, inputs, scorer_module):
+        runpy.run_path(module.__file__)  # once more, as on a first import
+    scorer = Scorer.load(trained / "runs/own")
+    scorer.score_many([trained / "0.png"], ["a wall"])
+    scorer.explain(trained / "0.png", "a wall")
+    assert state() == before
+
+
 def make_modes(folder):
     """One picture in every mode and shape that Pillow knows and people have."""
     rng = np.random.default_rng(0)
@@ -199,8 +291,37 @@ def test_without_a_prompt_there_is_no_correspondence_and_the_status_says_why(tra
 def test_prompts_of_any_length_and_script_are_scored(trained, scorer, prompt):
     score = scorer.score(trained / "0.png", prompt)
     assert math.isfinite(score.correspondence)
-    long = score.status == "ok: prompt longer than CLIP reads, cut"
-    assert long == (len(prompt) > 200)
+    assert ("prompt longer than CLIP reads, cut" in score.status) == (len(prompt) > 200)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "remark"),
+    [
+        ("a café, naïve, 5 µm wide 🐱", ""),
+        ("一只猫 on a sofa", "not in Latin letters"),
+        ("قطة على أريكة", "not in Latin letters"),
+        ("кот", "not in Latin letters"),
+        ("ελληνικά", "not in Latin letters"),
+        ("a (red:1.35) cat", "generator syntax"),
+        ("a cat <lora:style:0.8>", "generator syntax"),
+        ("a ((red)) cat", "generator syntax"),
+        ("embedding:easynegative, a cat", "generator syntax"),
+        ("a cat --ar 3:2", "generator syntax"),
+        ("a cat BREAK a dog", "generator syntax"),
+        ("a cat (at 9:30), 16:9 -- a cat: take a break", ""),
+    ],
+)
+def test_a_status_says_of_a_prompt_how_clip_will_read_it(scorer, prompt, remark):
+    found = "; ".join(remarks_on_prompt(prompt, 77))
+    assert remark in found
+    assert bool(found) == bool(remark)
+
+
+def test_a_long_prompt_is_told_by_the_clips_own_context(tmp_path, trained):
+    weights = random_clip(size=32, width=64, layers=2, embed=32, context=20).state_dict()
+    save_file(weights, tmp_path / "clip.safetensors")
+    status = Scorer.zero_shot(str(tmp_path / "clip.safetensors")).score(trained / "0.png", "word " * 30).status
+    assert "longer than CLIP reads" in status
 
 
 def test_a_prompts_style_decides_its_fragments_and_a_wrong_one_is_refused(trained, scorer):
@@ -212,10 +333,13 @@ def test_a_prompts_style_decides_its_fragments_and_a_wrong_one_is_refused(traine
 
 
 def test_lists_are_paired_one_to_one(trained, scorer):
-    with pytest.raises(ValueError, match="1 prompts for 2 images"):
+    with pytest.raises(ValueError, match=r"1 prompt\(s\) for 2 image\(s\)"):
         scorer.score_many([trained / "0.png", trained / "1.png"], ["a wall"])
-    with pytest.raises(ValueError, match="give lists"):
-        scorer.score_many(["0.png"], "x")
+    with pytest.raises(ValueError, match="one text in place of a list"):
+        scorer.score_many([trained / "0.png"] * 3, "cat")
+    for image in ("0.png", torch.zeros(3, 600, 600)):
+        with pytest.raises(ValueError, match="one image in place of a list"):
+            scorer.score_many(image)
     assert scorer.score_many([]).empty
 
 
@@ -285,8 +409,5 @@ def test_a_checkpoint_is_found_by_file_fold_run_and_age(trained, scorer, tmp_pat
     file = trained / "runs/own/fold_01/best.safetensors"
     for path in (file, file.parent):
         assert Path(Scorer.load(path).name).samefile(file)
-    assert newest_checkpoint(trained / "runs") == file
     with pytest.raises(UserError, match="no finished fold"):
         Scorer.load(tmp_path)
-    with pytest.raises(UserError, match="no trained checkpoint there"):
-        newest_checkpoint(tmp_path)

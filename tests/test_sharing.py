@@ -1,5 +1,6 @@
 """What leaves the machine: exported graphs, saved folders, the installed package; and the doctor that checks them."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,6 +22,7 @@ from mgs.model.clip_backbone import load_backbone
 from mgs.model.mgs import MGS
 from mgs.scoring import doctor
 from mgs.scoring.export import PARITY, check_parity, export
+from mgs.scoring.onnx_scorer import VOCABULARY, OnnxScorer
 from mgs.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +70,24 @@ def test_16_bit_grey_and_blank_prompts_are_read_alike(scorer, exported, tmp_path
     assert check_parity(scorer, exported, [(tmp_path / "grey.png", "a wall"), (tmp_path / "grey.png", " ")]) < PARITY
     with pytest.raises(UserError, match="no such file"):
         check_parity(scorer, exported, [(tmp_path / "none.png", "a wall")])
+
+
+def test_an_export_that_fails_leaves_nothing_that_could_be_read(scorer, exported, tmp_path, monkeypatch):
+    shutil.copytree(exported, tmp_path / "onnx")
+    before = (tmp_path / "onnx" / "images.onnx").read_bytes()
+
+    class Full:
+        def save(self, path):
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: Full())
+    with pytest.raises(OSError, match="No space left"):
+        export(scorer, tmp_path / "onnx")
+    assert (tmp_path / "onnx" / "images.onnx").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == [VOCABULARY, "images.onnx", "texts.onnx"]
+    with pytest.raises(FileNotFoundError, match=r"mgs\.json"):
+        OnnxScorer(tmp_path / "onnx")
 
 
 def test_real_images_score_alike_by_onnx(scorer, exported, shared):
@@ -131,6 +152,12 @@ def test_the_doctor_finds_all_well_and_tells_what_is_not(tmp_path, monkeypatch):
     assert ill.exit_code == 1
     assert "PROBLEM checkpoint" in ill.output
     assert "1 problem;" in ill.output
+    facts = {"dataset": "AGIQA-3K", "val": {"quality": {}}}  # an imported one, say, has no fold
+    monkeypatch.setattr(doctor, "read_metadata", lambda path: facts)
+    (verdict,) = doctor.find_checkpoints(Path("runs"))
+    assert (verdict.kind, verdict.found) == (doctor.GOOD, "runs/x/fold_01/best.safetensors: dataset AGIQA-3K, quality")
+    monkeypatch.setattr(doctor, "read_metadata", lambda path: {})
+    assert [verdict.kind for verdict in doctor.find_checkpoints(Path("runs"))] == [doctor.GOOD]
     monkeypatch.setitem(doctor.SAMPLE_SCORES, "quality", 1.0)
     assert "PROBLEM self-test" in CliRunner().invoke(app, ["doctor"]).output
 

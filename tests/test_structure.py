@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mgs"
-GROUND = {"safe_text", "interrupts", "errors", "config", "files", "machine", "config_files", "prompts"}
+GROUND = {"safe_text", "interrupts", "errors", "config", "files", "machine", "config_files", "prompts", "progress_bar"}
 MAY_IMPORT = {
     "safe_text": set(),
     "interrupts": set(),
+    "progress_bar": set(),
     "errors": {"interrupts", "safe_text"},
     "config": set(),
     "prompts": set(),

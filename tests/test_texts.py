@@ -120,10 +120,23 @@ def test_the_constant_part_is_run_once_while_the_rest_trains(monkeypatch):
     assert calls == [(1, 2)] * 3  # "a", "b" and "c", each alone
 
 
-def test_what_is_kept_is_bounded(small_clip, monkeypatch):
-    monkeypatch.setattr(module, "MOST_KEPT", 3)
+def test_what_is_kept_is_bounded_in_bytes_and_what_is_asked_for_most_stays(small_clip, monkeypatch, counted):
+    one = 64 * 4  # bytes of an embedding
+    monkeypatch.setattr(module, "MOST_KEPT", 4 * one)
     encode = TextEncoder(small_clip, 0)
     with torch.no_grad():
         for i in range(10):
-            encode([f"text {i}", f"other {i}"])
-    assert len(encode.embeddings.tensors) <= 3
+            encode(["in every call", f"text {i}", f"other {i}"])
+            assert sum(tensor.untyped_storage().nbytes() for tensor in encode.embeddings.tensors.values()) <= 4 * one
+        assert counted == [3] + [2] * 9
+        many = [f"more {i}" for i in range(9)]  # than fit: all come back, and few stay
+        torch.testing.assert_close(encode(many), plain_texts(small_clip, many), atol=1e-6, rtol=0)
+    assert list(encode.embeddings.tensors) == many[-4:]
+
+
+def test_nothing_is_kept_halfway_where_nothing_trains():
+    model = MGS(random_clip(text_layers=4), ModelConfig(freeze_stem=True)).eval()
+    with torch.inference_mode():
+        found = model.encode_texts(["a", "b"])
+    assert not model.encode_texts.halfway.tensors
+    torch.testing.assert_close(found, plain_texts(model.clip, ["a", "b"]), atol=1e-6, rtol=0)

@@ -21,10 +21,10 @@ def explain(
     settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
 ) -> None:
     """Show why an image gets its scores: levels, patches, and the prompt's fragments over the image."""
-    from mgs.scoring.explain import save_explanation
     from mgs.scoring.jobs import Item, show_score
+    from mgs.scoring.pictures import save_explanation
 
-    scorer = open_scorer(checkpoint, settings or [], zero_shot=zero_shot, clip=clip)
+    scorer = open_scorer(checkpoint, settings or [], [image], zero_shot=zero_shot, clip=clip)
     explanation = scorer.explain(image, prompt, style=prompt_style)
     save_explanation(explanation, out)
     print(show_score(Item(str(image), image, prompt), explanation.score, scorer))

@@ -19,7 +19,7 @@ def export(
     """Export a checkpoint to ONNX, to score with onnxruntime alone."""
     from mgs.scoring.export import check_parity, export
 
-    scorer = open_scorer(checkpoint, ["device=cpu", "precision=fp32"])
+    scorer = open_scorer(checkpoint, ["device=cpu", "precision=fp32"], images or [])
     export(scorer, folder)
     print(f"{folder}: exported {scorer.name}")
     if images:

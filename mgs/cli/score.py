@@ -27,8 +27,7 @@ def score(
     settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
 ) -> None:
     """Score images; exit code 1 if any could not be scored."""
-    from tqdm import tqdm
-
+    from mgs.progress_bar import progress
     from mgs.scoring.jobs import as_row, collect_images, read_items, run_job, show_score, write_csv
 
     if bool(images) == bool(table):
@@ -38,14 +37,14 @@ def score(
     if resume and not out:
         raise UserError("--resume: continues an --out; name it")
     items = read_items(table, folder, prompt) if table else collect_images(images or [], prompt)
-    scorer = open_scorer(checkpoint, settings or [], zero_shot=zero_shot, clip=clip)
+    scorer = open_scorer(checkpoint, settings or [], [item.path for item in items], zero_shot=zero_shot, clip=clip)
     if out:
         failed = run_job(items, scorer, out, resume=resume, batch_size=batch_size, style=prompt_style)
         print(f"{out}: {len(items) - failed} of {len(items)} images scored by {scorer.name}")
     else:
         pairs = [(item.path, item.prompt) for item in items]
         stream = scorer.score_stream(pairs, batch_size=batch_size, style=prompt_style)
-        scores = list(tqdm(stream, desc="scoring", unit="image", total=len(items), delay=2, leave=False))
+        scores = list(progress(stream, desc="scoring", unit="image", total=len(items), delay=2, leave=False))
         failed = sum(one.failed for one in scores)
         if len(items) == 1:
             print(show_score(items[0], scores[0], scorer))

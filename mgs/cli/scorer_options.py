@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,31 +13,56 @@ if TYPE_CHECKING:
     from mgs.scoring.scorer import Scorer
 
 
-CHECKPOINT_HELP = "a checkpoint file, its fold folder or its run folder; default: the newest under runs/"
+CHECKPOINT_HELP = "a checkpoint file, its fold or run folder; default: the newest under runs/ that saw real images"
 DEFAULT_CLIP = "ViT-B/16"
-CLIP_HELP = f"for --zero-shot: an OpenAI name, a local file, or demo; default: {DEFAULT_CLIP}"
+CLIP_HELP = f"a bare CLIP, zero-shot: an OpenAI name, a local file, or demo; --zero-shot alone is {DEFAULT_CLIP}"
 STYLE_HELP = "keywords, hybrid or sentence; default: the checkpoint's, else sentence"
 MAY_BE_SET = ("device", "precision")
 
 
 def open_scorer(
-    checkpoint: Path | None, settings: list[str], *, zero_shot: bool = False, clip: str | None = None
+    checkpoint: Path | None,
+    settings: list[str],
+    images: Sequence[Path],
+    *,
+    zero_shot: bool = False,
+    clip: str | None = None,
 ) -> Scorer:
-    """The scorer that the options name: a bare CLIP, a checkpoint, or the newest one under runs/."""
+    """The scorer that the options name; where they name none, `choose_checkpoint`'s, else a bare CLIP."""
     from mgs.config_files import load_config
+    from mgs.model.clip_backbone import load_backbone
     from mgs.scoring.scorer import Scorer
-    from mgs.training.checkpoint import newest_checkpoint
 
-    if clip and not zero_shot:
-        raise UserError("--clip: is for --zero-shot; leave it out, or add that")
+    zero_shot = zero_shot or clip is not None
     if checkpoint and zero_shot:
-        raise UserError("--zero-shot: goes without a checkpoint; leave out one of --zero-shot and --checkpoint")
+        raise UserError("--zero-shot, --clip: score without a checkpoint; leave out these, or --checkpoint")
     for word in settings:
         if word.partition("=")[0] not in MAY_BE_SET:
             remedy = "all else comes from the checkpoint"
             raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
     machine = load_config(None, ["name=score", *settings])
-    if zero_shot:
-        return Scorer.zero_shot(clip or DEFAULT_CLIP, device=machine.device, precision=machine.precision)
-    path = checkpoint or newest_checkpoint(Path(machine.runs))
-    return Scorer.load(path, device=machine.device, precision=machine.precision)
+    runs = Path(machine.runs)
+    path = None if zero_shot else checkpoint or choose_checkpoint(runs, images)
+    if path:
+        return Scorer.load(path, device=machine.device, precision=machine.precision)
+    try:
+        backbone = load_backbone(clip or DEFAULT_CLIP, option="--clip")
+    except UserError as error:
+        if zero_shot:
+            raise
+        remedies = "train one, name one with --checkpoint, or score drawings with --clip demo"
+        raise UserError(f"{runs}: no checkpoint that saw real images; {remedies}; {error}") from None
+    if not zero_shot:
+        print(
+            f"{runs}: no checkpoint that saw real images, so a bare {DEFAULT_CLIP} scores, zero-shot", file=sys.stderr
+        )
+    return Scorer.of_backbone(backbone, device=machine.device, precision=machine.precision)
+
+
+def choose_checkpoint(runs: Path, images: Sequence[Path]) -> Path | None:
+    """The newest checkpoint that was trained on real images; where all images are the demo's, the demo's goes first."""
+    from mgs.data.demo import is_drawing
+    from mgs.training.checkpoint import newest_checkpoint
+
+    drawn = bool(images) and all(map(is_drawing, images))
+    return (drawn and newest_checkpoint(runs, of_drawings=True)) or newest_checkpoint(runs)

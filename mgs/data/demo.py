@@ -5,7 +5,10 @@ For a first run without data, and for tests. Its numbers are about drawings, nev
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,15 +19,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from mgs.config import MOS_MAX
 from mgs.data.demo_generators import GENERATORS, draw, make_mistakes, sample_damage, true_correspondence
 from mgs.data.demo_prompts import STYLES, Content, sample_content, write_prompt
 from mgs.errors import UserError
 from mgs.files import file_sha256, write_json
+from mgs.progress_bar import progress
 
 PROTOCOL = "prompt-disjoint"
+RECORD = Path("splits", PROTOCOL, "protocol.json")  # what tells a folder of drawings
 SIZES = {"train": 420, "val": 60, "test": 200}  # pictures
 GENERATORS_PER_PROMPT = 3
 RATERS, RATER_SPREAD = 12, 0.7  # a MOS is the mean of so many marks, each off by so much (standard deviation)
@@ -89,6 +93,21 @@ def write_demo(root: Path, *, seed: int = 7, sizes: Mapping[str, int] | None = N
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def is_drawing(path: Path) -> bool:
+    """Whether a file lies in a dataset that `write_demo` drew."""
+    return _is_demo(path.absolute().parent)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_demo(folder: Path) -> bool:
+    """Whether a folder, or one above it, holds the protocol that `write_demo` leaves."""
+    for root in (folder, *folder.parents):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if json.loads((root / RECORD).read_text(encoding="utf-8"))["dataset"] == "demo":
+                return True
+    return False
+
+
 def _write_parts(folder: Path, seed: int, sizes: Mapping[str, int], workers: int) -> None:
     """Pictures, tables and protocol."""
     (folder / "images").mkdir()
@@ -97,7 +116,7 @@ def _write_parts(folder: Path, seed: int, sizes: Mapping[str, int], workers: int
     jobs = [job for part, count in sizes.items() for job in _plan(part, count, seed)]
     with ThreadPoolExecutor(workers) as pool:
         drawing = pool.map(lambda job: _draw_job(job, folder), jobs)
-        rows = list(tqdm(drawing, total=len(jobs), desc="drawing the demo", unit="picture"))
+        rows = list(progress(drawing, total=len(jobs), desc="drawing the demo", unit="picture"))
     table, start = pd.DataFrame(rows), 0
     content = hashlib.sha256()
     for part, count in sizes.items():
@@ -106,7 +125,7 @@ def _write_parts(folder: Path, seed: int, sizes: Mapping[str, int], workers: int
         content.update(file_sha256(path).encode())
         start += count
     protocol = {"dataset": "demo", "protocol": PROTOCOL, "seed": seed, "sha256": content.hexdigest()}
-    write_json(splits / "protocol.json", protocol)
+    write_json(folder / RECORD, protocol)
 
 
 def _draw_job(job: _Job, folder: Path) -> dict[str, str | float]:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mgs.config import ImagePlace
 from mgs.data.images import MIN_SIDE, BadImage, decode_image, read_bytes, read_image
 from mgs.errors import UserError
 from mgs.files import UNFINISHED, free_disk, whole_file
 from mgs.machine import available_memory
+from mgs.progress_bar import progress
 
 DECODING = f"srgb8-2 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
@@ -70,7 +70,9 @@ class ImageCache:
 
         distinct = sorted(set(paths))
         with ThreadPoolExecutor(DECODERS) as pool:
-            loaded = tqdm(pool.map(load, distinct), total=len(distinct), desc="reading images", unit="image", delay=2)
+            loaded = progress(
+                pool.map(load, distinct), total=len(distinct), desc="reading images", unit="image", delay=2
+            )
             return {path: reason for path, reason in loaded if reason}
 
     def load(self, path: Path, rooms: list[Room], device: torch.device) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import stat
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mgs.data.colour import to_srgb
+from mgs.data.image_plugins import needed_plugin
 from mgs.files import file_sha256
+from mgs.safe_text import one_line, printable
 
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
 MAX_PIXELS = 178_956_970  # Pillow's own limit, held also where a library has lifted Pillow's, and after enlarging
@@ -24,13 +26,19 @@ FORMATS = [
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 ]
 GREY16_MAX = 65535
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow warns of half its own limit
+URL = re.compile(r"(?:^|/)(?:https?|ftp|s3|gs|hf):/", re.IGNORECASE)
 START_OF_SCAN = 0xDA  # the JPEG marker that coded pixels follow
 END_OF_IMAGE = b"\xff\xd9"
 
 
 class BadImage(Exception):
-    """A file that cannot be read as a whole picture; the message names the file and the reason."""
+    """A file that cannot be read as a whole picture; the message names the file and the reason, on one line.
+
+    A name's control characters come out as escapes: the message becomes a status, which terminals show.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(printable(text)))
 
 
 def read_image(path: Path) -> Tensor:
@@ -53,11 +61,17 @@ def read_bytes(path: Path) -> bytes:
             raise BadImage(f"{path}: {status.st_size / 1e9:.1f} GB, more than any picture that is read has")
         return path.read_bytes()
     except FileNotFoundError:
-        raise BadImage(f"{path}: no such file") from None
+        reason = "a URL; download it first" if is_url(str(path)) else "no such file"
+        raise BadImage(f"{path}: {reason}") from None
     except OSError as error:
         raise BadImage(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # a name with a zero byte
         raise BadImage(f"{str(path)!r}: cannot be read ({error})") from None
+
+
+def is_url(text: str) -> bool:
+    """Whether a text, also one that was made a path of, is an address such as https://..."""
+    return bool(URL.search(text))
 
 
 def content_ids(paths: Iterable[Path]) -> dict[Path, str]:
@@ -80,6 +94,8 @@ def content_ids(paths: Iterable[Path]) -> dict[Path, str]:
 
 def decode_image(data: bytes, path: Path) -> Tensor:
     """What `read_image` returns, from a file's bytes; `path` is what errors name."""
+    if (plugin := needed_plugin(data)) and not plugin.ready():
+        raise BadImage(f"{path}: a {plugin.name} image, which needs a plugin of Pillow's; {plugin.remedy}")
     try:
         check_whole(data)
         with open_image(data) as file:
@@ -96,7 +112,8 @@ def open_image(data: bytes) -> Image.Image:
 
     Other formats' decoders start other programs (PostScript), or are old, rare and little tested.
     """
-    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    plugin = needed_plugin(data)
+    picture = Image.open(io.BytesIO(data), formats=[plugin.kind] if plugin and plugin.ready() else FORMATS)
     if picture.width * picture.height > MAX_PIXELS:
         raise ValueError(f"{picture.width}x{picture.height} pixels, more than {MAX_PIXELS:,}")
     return picture

@@ -25,7 +25,7 @@ def make_views(images: Tensor, size: int, *, layout: Layout = "grid", antialias:
     10 for `grid`; `cover` adds windows to a side until no pixel is missed. Resizing is bilinear, not antialiased by
     default (the paper's setting).
     """
-    pixels = images.reshape(-1, *images.shape[-3:]).float().div_(255)  # (B, 3, H, W)
+    pixels = images.reshape(-1, *images.shape[-3:]).to(torch.float32, copy=True).div_(255)  # (B, 3, H, W)
     corners = windows(images.shape, layout)
     parts = [pixels, *(pixels[..., y : y + PATCH_PIXELS, x : x + PATCH_PIXELS] for y, x in corners)]
     views = [

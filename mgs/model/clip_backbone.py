@@ -20,7 +20,6 @@ from mgs.errors import UserError
 from mgs.files import file_sha256
 from mgs.model.weights import as_tensors, read_weights
 
-CONTEXT = 77  # tokens of text that every OpenAI CLIP reads
 MOST_CONTEXT, MOST_PIXELS, MOST_BLOCKS = 1024, 2048, 128  # far above any CLIP
 HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
 DEMO_CLIP = "demo_clip.safetensors"
@@ -63,29 +62,30 @@ def openai_clip() -> ModuleType:
     return clip
 
 
-def load_backbone(name: str) -> Backbone:
+def load_backbone(name: str, *, option: str = "model.clip") -> Backbone:
     """Find and build a CLIP from an OpenAI name, a local file, or `demo`; the weights come back in float32.
 
     A local file is an OpenAI JIT archive, a state dict `.pt` or `.safetensors`; the tensors' shapes tell the
     architecture. An OpenAI name is downloaded once and its SHA-256 checked. Raises `UserError` where nothing usable
-    is found; only an OpenAI name that is not on disk yet touches the network.
+    is found; only an OpenAI name that is not on disk yet touches the network. `option` is what errors call the setting
+    that holds the name.
     """
-    published = openai_clip().clip._MODELS
+    published, source = openai_clip().clip._MODELS, f"{option}={name}"
     if name == "demo":
         path = Path(str(resources.files("mgs") / "assets" / DEMO_CLIP))
-        return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=False)
+        return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=False)
     if name in published and not name.startswith("ViT"):
-        raise UserError(f"model.clip={name}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
+        raise UserError(f"{source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
     if name in published:
-        path = download(name, published[name])
-        return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=True)
+        path = download(published[name], option, name)
+        return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=True)
     path = Path(name).expanduser()
     if not path.is_file():
         raise UserError(
-            f"model.clip={name}: no such file, and not a name that openai-clip knows; "
+            f"{source}: no such file, and not a name that openai-clip knows; "
             f"give a path to CLIP weights, demo, or one of {', '.join(n for n in published if n.startswith('ViT'))}"
         )
-    return Backbone(build_clip(read_state_dict(path), path), name, file_sha256(path), published=False)
+    return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=False)
 
 
 def is_published(name: str) -> bool:
@@ -98,40 +98,46 @@ def published_sha256() -> dict[str, str]:
     return {url.split("/")[-1]: url.split("/")[-2] for url in openai_clip().clip._MODELS.values()}
 
 
-def download(name: str, url: str) -> Path:
+def download(url: str, option: str, name: str) -> Path:
     """The local file of an OpenAI model, fetched by openai-clip where it is not there yet."""
     folder = DOWNLOADS.expanduser()
     try:
         return Path(openai_clip().clip._download(url, str(folder)))
     except (OSError, HTTPException, RuntimeError, TypeError) as error:  # TypeError: the server stated no length
         raise UserError(
-            f"model.clip={name}: weights not on disk and not downloadable ({error}); download {url} "
-            f"to {folder / Path(url).name} by other means, or set model.clip to a local file or to demo"
+            f"{option}={name}: weights not on disk and not downloadable ({error}); download {url} "
+            f"to {folder / Path(url).name} by other means, or set {option} to a local file or to demo"
         ) from None
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; none of it is run."""
+def read_state_dict(path: Path, source: str) -> StateDict:
+    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; none of it is run.
+
+    `source` is what errors call it.
+    """
     try:
         content = read_weights(path)
     except OSError as error:
-        raise UserError(f"model.clip={path}: cannot be read ({error.strerror or error}); check the file") from None
+        raise UserError(f"{source}: cannot be read ({error.strerror or error}); check the file") from None
     except Exception:  # readers of zip, pickle and safetensors each raise errors of their own
         raise UserError(
-            f"model.clip={path}: not readable as CLIP weights: neither a TorchScript archive, nor a .pt with nothing "
+            f"{source}: not readable as CLIP weights: neither a TorchScript archive, nor a .pt with nothing "
             "but a dict of tensors, nor a .safetensors file; download it again"
         ) from None
     try:
         state = as_tensors(content)
     except ValueError as error:
-        raise UserError(f"model.clip={path}: {error}; save the model's state_dict() alone") from None
+        raise UserError(f"{source}: {error}; save the model's state_dict() alone") from None
     return {key: value for key, value in state.items() if key not in SCRIPT_CONSTANTS}
 
 
 def build_clip(state: StateDict, source: Path | str) -> Clip:
-    """An OpenAI CLIP with a vision transformer, in float32, of the architecture that the tensors' shapes tell."""
+    """An OpenAI CLIP with a vision transformer, in float32, of the architecture that the tensors' shapes tell.
+
+    `source` is what errors call it.
+    """
     if "visual.layer1.0.conv1.weight" in state:
-        raise UserError(f"model.clip={source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
+        raise UserError(f"{source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
     try:
         width, _, _, patch = state["visual.conv1.weight"].shape
         grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
@@ -162,10 +168,10 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
         clip: Clip = make()
         clip.load_state_dict(state)
     except KeyError as error:
-        raise UserError(f"model.clip={source}: no tensor {error} in it; expected OpenAI CLIP weights") from None
+        raise UserError(f"{source}: no tensor {error} in it; expected OpenAI CLIP weights") from None
     except (RuntimeError, ValueError, TypeError, AssertionError, ZeroDivisionError, IndexError) as error:
         problem = " ".join(str(error).split())[:300]
-        raise UserError(f"model.clip={source}: tensors do not make up an OpenAI CLIP: {problem}") from None
+        raise UserError(f"{source}: tensors do not make up an OpenAI CLIP: {problem}") from None
     return clip.float().eval()
 
 
@@ -187,6 +193,6 @@ def token_numbers(text: str, context: int) -> tuple[int, ...]:
     return (start, *tokenizer.encode(text)[: context - 2], end)
 
 
-def is_too_long(text: str, context: int = CONTEXT) -> bool:
+def is_too_long(text: str, context: int) -> bool:
     """Whether a text has more tokens than fit between the start and end tokens, and so is cut short."""
     return len(openai_clip().clip._tokenizer.encode(text)) > context - 2

@@ -147,6 +147,6 @@ class MGS(nn.Module):
         return torch.where(counts > 1, self.alpha.sigmoid(), 1.0)
 
 
-def find_truncated(prompts: Sequence[Prompt]) -> list[str]:
-    """The distinct prompts that are longer than CLIP's context and are cut, with their end token kept."""
-    return [text for text in sorted({clean_prompt(prompt.text) for prompt in prompts}) if is_too_long(text)]
+def find_truncated(prompts: Sequence[Prompt], context: int) -> list[str]:
+    """The distinct prompts that are longer than a CLIP's `context` and are cut, with their end token kept."""
+    return [text for text in sorted({clean_prompt(prompt.text) for prompt in prompts}) if is_too_long(text, context)]

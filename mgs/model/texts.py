@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,36 +12,52 @@ from torch import Tensor, nn
 from mgs.model.clip_backbone import Clip, token_numbers
 from mgs.model.encoders import finish_texts, start_texts
 
-MOST_KEPT = 65_536  # texts; 128 MiB of embeddings of 512 numbers
+MOST_KEPT = 1 << 28  # bytes in one store, 256 MiB: 131,072 embeddings of 512 numbers
 CHUNK = 256  # texts in one call where nothing has to be kept for a backward pass
 
 
 class Kept:
-    """Tensors by text, forgotten when a weight that they depend on changes, or the precision they are computed in."""
+    """Tensors by text, forgotten when a weight that they depend on changes, or the precision they are computed in.
+
+    Where they are more than `MOST_KEPT` bytes, those go that were not asked for the longest.
+    """
 
     def __init__(self, weights: Iterable[nn.Parameter]) -> None:
         self.weights = list(weights)
-        self.tensors: dict[str, Tensor] = {}
         self.state: tuple = ()
+        self.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"weights": self.weights, "state": (), "tensors": OrderedDict(), "held": 0}  # for another process
 
     def get(self, texts: Sequence[str], compute: Callable[[Sequence[str]], Iterable[Tensor]]) -> list[Tensor]:
         """One tensor per text, those that are not there yet from `compute`, without gradients."""
         device = self.weights[0].device
         half = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         state = (half, *((weight.data_ptr(), weight._version) for weight in self.weights))
-        if state != self.state or len(self.tensors) + len(texts) > MOST_KEPT:
-            self.tensors, self.state = {}, state
+        if state != self.state:
+            self.forget()
+            self.state = state
         new = [text for text in texts if text not in self.tensors]
         # What is kept may meet a gradient later, which tensors made in inference mode refuse.
         with torch.inference_mode(False), torch.no_grad():
             for i in range(0, len(new), CHUNK):
                 chunk = new[i : i + CHUNK]
-                self.tensors.update(zip(chunk, compute(chunk), strict=True))
-        return [self.tensors[text] for text in texts]
+                for text, tensor in zip(chunk, compute(chunk), strict=True):
+                    self.tensors[text] = tensor.clone()  # a view would hold all of its chunk
+                    self.held += tensor.nbytes
+        for text in texts:
+            self.tensors.move_to_end(text)
+        found = [self.tensors[text] for text in texts]
+        while self.held > MOST_KEPT:
+            _, tensor = self.tensors.popitem(last=False)
+            self.held -= tensor.nbytes
+        return found
 
     def forget(self) -> None:
         """Drop everything; for changes that PyTorch doesn't count, such as a fused optimiser's."""
-        self.tensors = {}
+        self.tensors: OrderedDict[str, Tensor] = OrderedDict()  # the last ones asked for at the end
+        self.held = 0  # bytes
 
 
 class TextEncoder:
@@ -56,15 +74,21 @@ class TextEncoder:
         """Distinct texts as unit-norm float32 embeddings, (N, D)."""
         trains = any(weight.requires_grad for weight in self.embeddings.weights)
         if torch.is_grad_enabled() and trains:
-            return self.encode(texts)
+            return self.encode(texts, keep_halves=True)
         return torch.stack(self.embeddings.get(texts, self.encode))
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """The embeddings computed now, (N, D); of the constant part only what is not known yet."""
+    def encode(self, texts: Sequence[str], *, keep_halves: bool = False) -> Tensor:
+        """The embeddings computed now, (N, D).
+
+        `keep_halves` is for training, where a text comes back before its embedding may be kept: of the constant part
+        only what is not known yet is computed. Halves are twenty times as large as embeddings.
+        """
         tokens = [token_numbers(text, self.clip.context_length) for text in texts]
-        lengths = [len(text) for text in tokens]
-        x = torch.cat(self.halfway.get(texts, self.start)) if self.constant else start_texts(self.clip, tokens)
-        return finish_texts(self.clip, x, lengths, self.constant)
+        if keep_halves and self.constant:
+            x = torch.cat(self.halfway.get(texts, self.start))
+        else:
+            x = start_texts(self.clip, tokens, self.constant)
+        return finish_texts(self.clip, x, [len(text) for text in tokens], self.constant)
 
     def start(self, texts: Sequence[str]) -> Sequence[Tensor]:
         """Each text's tokens after the constant blocks, (L, W), L its own length.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class TestSets:
     images: ImageCache
     findings: list[Finding]
     notes: list[str]
+    truncated: set[str] = field(default_factory=set)  # prompts longer than the context of the CLIP that scores them
     trained_on: str = ""  # another dataset, where that is what the checkpoint comes from
 
 
@@ -94,7 +95,7 @@ def test_run(config: Config) -> None:
     predictions = []
     for fold in sets.folds:
         refuse_other_fold(folders[fold.number], fold.sha256)
-        predictions.append(test_fold(config, fold, sets.images, load_checkpoint(folders[fold.number] / CHECKPOINT)))
+        predictions.append(test_fold(config, fold, sets, load_checkpoint(folders[fold.number] / CHECKPOINT)))
     background = Background(
         train_images={fold.number: len(fold.train) for fold in sets.folds},
         curves=pd.concat([read_curves(folder, number) for number, folder in folders.items()], ignore_index=True),
@@ -134,7 +135,7 @@ def test_elsewhere(config: Config, path: Path) -> None:
     for fold in sets.folds:
         targets = [{d: mos for d, mos in sample.targets.items() if d in shared} for sample in fold.test]
         samples = [replace(sample, targets=one) for sample, one in zip(fold.test, targets, strict=True)]
-        predictions.append(test_fold(config, replace(fold, test=samples), sets.images, checkpoint))
+        predictions.append(test_fold(config, replace(fold, test=samples), sets, checkpoint))
     settings = {key: getattr(checkpoint.config, key) for key in ("model", "views", "train", "seed")}
     config = replace(config, name=f"{config.name}_by_{scorer}", **settings)
     leave_report(config, replace(sets, trained_on=origin["dataset"]), predictions, Background())
@@ -166,19 +167,20 @@ def read_test_sets(config: Config) -> TestSets:
     images = ImageCache(Path(config.data.cache_folder))
     load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
     folds, skipped = read_folds(config.data, config.folds, load=load, subsets=["test"])
-    cut = find_truncated([Prompt(sample.prompt, sample.prompt_style) for fold in folds for sample in fold.test])
     notes = [
         f"Note: unreadable images left out of the test sets: {len(skipped)}." if skipped else "",
-        f"Note: test prompts longer than CLIP's context, cut at its end: {len(cut)}." if cut else "",
         DRAWINGS if config.data.dataset == "demo" else "",
     ]
     findings = [finding for finding in audit(folds) if finding.kind != "note"]
     return TestSets(folds, images, findings, list(filter(None, notes)))
 
 
-def test_fold(config: Config, fold: Fold, images: ImageCache, checkpoint: Checkpoint) -> pd.DataFrame:
+def test_fold(config: Config, fold: Fold, sets: TestSets, checkpoint: Checkpoint) -> pd.DataFrame:
     """Predictions for one fold's test images, by the model and views that the checkpoint records."""
-    pipeline = Pipeline.of(config, checkpoint.config.views, input_size(checkpoint.model.clip), images)
+    clip = checkpoint.model.clip
+    prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.test]
+    sets.truncated.update(find_truncated(prompts, clip.context_length))
+    pipeline = Pipeline.of(config, checkpoint.config.views, input_size(clip), sets.images)
     predictions = predict(checkpoint.model.to(pipeline.device), fold.test, config, pipeline)
     predictions.insert(0, "fold", fold.number)
     return predictions
@@ -203,6 +205,8 @@ def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFr
     )
     precision = str(choose_precision(config.precision, device)).removeprefix("torch.")
     dataset, protocol_name = config.data.dataset, sets.folds[0].protocol
+    if sets.truncated:
+        sets.notes.append(f"Note: test prompts longer than CLIP's context, cut at its end: {len(sets.truncated)}.")
     protocol = Protocol(
         dataset, protocol_name, config.model.clip, precision, tuple(sets.notes), trained_on=sets.trained_on
     )

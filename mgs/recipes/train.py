@@ -199,6 +199,6 @@ def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None
         f"{pipeline.device}, {str(pipeline.dtype).removeprefix('torch.')}"
     )
     prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.train + fold.val + fold.test]
-    if cut := find_truncated(prompts):
+    if cut := find_truncated(prompts, model.clip.context_length):
         tqdm.write(f"{len(cut)} prompts are longer than CLIP's context and are cut, e.g. {cut[0][:60]!r}...")
     tqdm.write(describe_parameters(model))

@@ -43,7 +43,7 @@ class Verdict:
 
 
 def examine(runs: Path) -> Iterator[Verdict]:
-    """All verdicts, in order; what raises becomes a problem, and the next check goes on."""
+    """All verdicts, in order; what raises becomes a problem, and the next check follows."""
     checks: dict[str, Callable[[], Iterator[Verdict]]] = {
         "versions": find_versions,
         "device": find_device,
@@ -100,7 +100,7 @@ def find_weights() -> Iterator[Verdict]:
     for file, expected in published_sha256().items():
         if path := files.get(file):
             whole = file_sha256(path) == expected
-            found = "SHA-256 as published" if whole else "other bytes than published; delete it, and it is fetched anew"
+            found = "SHA-256 as published" if whole else "other bytes than published; delete it to fetch it again"
             yield Verdict(GOOD if whole else BAD, "CLIP", f"{path}: {found}")
     if not files:
         yield Verdict(NOTE, "CLIP", f"none of OpenAI's in {DOWNLOADS}; ViT-B/16 is fetched when first used")
@@ -114,8 +114,9 @@ def find_checkpoints(runs: Path) -> Iterator[Verdict]:
     for path in found:
         try:
             facts = read_metadata(path)
-            trained = f"{facts['dataset']}, protocol {facts['protocol']}, fold {facts['fold']}"
-            yield Verdict(GOOD, "checkpoint", f"{path}: {trained}, {', '.join(facts['val'])}")
+            told = [f"{fact} {facts[fact]}" for fact in ("dataset", "protocol", "fold") if fact in facts]
+            trained = ", ".join([*told, *facts.get("val", [])]) or "does not say what it was trained on"
+            yield Verdict(GOOD, "checkpoint", f"{path}: {trained}")
         except UserError as error:
             yield Verdict(BAD, "checkpoint", str(error))
 

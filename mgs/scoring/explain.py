@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mgs.config import MOS_MAX
-from mgs.data.images import BadImage
-from mgs.data.views import PATCH_PIXELS, windows
-from mgs.errors import UserError
-from mgs.machine import autocast
+from mgs.data.views import PATCH_PIXELS, Layout, windows
+from mgs.machine import autocast, exact_products
 from mgs.model.fragments import Prompt, split_prompt
-from mgs.model.mgs import TOP_PATCHES, Similarities
+from mgs.model.mgs import MGS, TOP_PATCHES, Similarities
 from mgs.model.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
 from mgs.prompts import clean_prompt
-from mgs.scoring.inputs import ImageInput, as_prompt, load_image
 from mgs.scoring.score import Score
-from mgs.scoring.scorer import Scorer
+from mgs.training.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -74,19 +70,17 @@ class Explanation:
         return self.whole_share * self.whole + (1 - self.whole_share) * parts
 
 
-@torch.inference_mode()
-def explain(scorer: Scorer, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Explanation:
-    """Why `scorer` gives this image its scores; without a prompt there are no fragments. Raises `UserError`."""
-    try:
-        pixels, _ = load_image(image)
-    except BadImage as error:
-        raise UserError(str(error)) from None
-    text, pipeline, model = as_prompt(prompt), scorer.pipeline, scorer.model
-    style = style or scorer.prompt_style
-    score = scorer.score(image, text, style=style)
+def compare_picture(pipeline: Pipeline, model: MGS, pixels: Tensor, prompt: Prompt) -> Similarities:
+    """What the scores of one picture, uint8 (3, H, W), follow from."""
     (views,) = pipeline.views([pixels])
-    with scorer.lock, autocast(pipeline.device, pipeline.dtype):
-        found = model.compare(model.start(views[None]), [Prompt(text or "", style)])
+    with autocast(pipeline.device, pipeline.dtype), exact_products:
+        return model.compare(model.start(views[None]), [prompt])
+
+
+def explain_scores(
+    model: MGS, layout: Layout, pixels: Tensor, found: Similarities, prompt: str | None, style: str, score: Score
+) -> Explanation:
+    """What `compare_picture` found, by the parts of `score`."""
     temperature = model.temperature.float()
     templates = model.config.templates
     together = (found.levels_whole + found.levels_patches.mean(1)) / 2  # (1, T)
@@ -95,12 +89,12 @@ def explain(scorer: Scorer, image: ImageInput, prompt: str | None = None, *, sty
     if templates != "separate":
         grid = joint_probability(together, temperature)[0]  # (quality, authenticity)
         grid = grid.T if templates == "swapped" else grid
-    boxes = [(top, left, PATCH_PIXELS) for top, left in windows(pixels.shape, pipeline.settings.layout)]
+    boxes = [(top, left, PATCH_PIXELS) for top, left in windows(pixels.shape, layout)]
     if not model.config.patches:
         boxes = [(0, 0, max(pixels.shape))]
     return Explanation(
         score=score,
-        prompt=clean_prompt(text or ""),
+        prompt=clean_prompt(prompt or ""),
         pixels=pixels.cpu(),
         boxes=boxes,
         joint=None if templates == "separate" else grid.tolist(),
@@ -108,7 +102,7 @@ def explain(scorer: Scorer, image: ImageInput, prompt: str | None = None, *, sty
         patch_authenticity=authenticity.tolist(),
         whole=MOS_MAX * found.whole.item(),
         whole_share=model.whole_share(found.counts).item(),
-        fragments=describe_fragments(found, text, style),
+        fragments=describe_fragments(found, prompt, style),
     )
 
 
@@ -134,16 +128,3 @@ def describe_fragments(found: Similarities, prompt: str | None, style: str) -> l
 def levels() -> Tensor:
     """The MOS that each word stands for, (5,)."""
     return torch.tensor(LEVELS)
-
-
-def save_explanation(explanation: Explanation, path: Path) -> None:
-    """Draw an explanation into a .png, .pdf or .svg file, or write it as a page, .html. Raises `UserError`."""
-    from mgs.scoring.pictures import draw_explanation, render, write_page
-
-    if path.suffix == ".html":
-        write_page(explanation, path)
-    elif path.suffix in (".png", ".pdf", ".svg"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(render(draw_explanation(explanation), path.suffix[1:], dpi=150))
-    else:
-        raise UserError(f"{path}: no such kind of picture; end its name in .png, .pdf, .svg or .html")

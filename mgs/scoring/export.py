@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mgs.errors import UserError
-from mgs.files import write_json
+from mgs.files import whole_file, write_json
 from mgs.model.clip_backbone import Clip, openai_clip
 from mgs.model.encoders import finish_views, start_views, unit_norm
 from mgs.model.mgs import MGS, TOP_PATCHES
@@ -55,28 +55,33 @@ class TextTower(nn.Module):
 def export(scorer: Scorer, folder: Path) -> None:
     """Write images.onnx, texts.onnx, mgs.json and CLIP's vocabulary into `folder`, for `onnx_scorer.OnnxScorer`.
 
-    Raises `UserError` where onnx, onnxscript or onnxruntime are not installed, and for views other than the paper's.
+    Each file is whole or not there, and mgs.json, without which the others are not read, comes last. Raises `UserError`
+    where onnx, onnxscript or onnxruntime are not installed, and for views other than the paper's.
     """
     if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
         raise UserError(f"export needs {', '.join(missing)}: run pip install {' '.join(missing)}")
     settings = scorer.pipeline.settings
     if settings.layout != "grid" or settings.antialias:
         raise UserError("export: only the paper's nine windows, not antialiased, can be exported so far")
-    folder.mkdir(parents=True, exist_ok=True)
-    model, size = scorer.model.cpu().eval().requires_grad_(False), scorer.pipeline.size
-    views = torch.zeros(2, 10, 3, size, size)
-    context = model.clip.context_length
-    tokens = torch.zeros(2, context, dtype=torch.int64)
-    batch, texts = torch.export.Dim("batch"), torch.export.Dim("texts")
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
-    try:
-        write_graph(ImageTower(model), views, folder / IMAGES, {0: batch}, ["embeddings", "quality", "authenticity"])
-        write_graph(TextTower(model.clip), tokens, folder / TEXTS, {0: texts}, ["embeddings"])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        scorer.model.to(scorer.pipeline.device)
-    shutil.copy(Path(str(openai_clip().__file__)).with_name(VOCABULARY), folder / VOCABULARY)
+    (folder / RECIPE).unlink(missing_ok=True)  # of an older export, whose graphs are about to be replaced
+    with scorer.lock:  # its model is on the CPU meanwhile
+        model, size = scorer.model.cpu().eval().requires_grad_(False), scorer.pipeline.size
+        views = torch.zeros(2, 10, 3, size, size)
+        context = model.clip.context_length
+        tokens = torch.zeros(2, context, dtype=torch.int64)
+        batch, texts = torch.export.Dim("batch"), torch.export.Dim("texts")
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
+        try:
+            write_graph(
+                ImageTower(model), views, folder / IMAGES, {0: batch}, ["embeddings", "quality", "authenticity"]
+            )
+            write_graph(TextTower(model.clip), tokens, folder / TEXTS, {0: texts}, ["embeddings"])
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            scorer.model.to(scorer.pipeline.device)
+    with whole_file(folder / VOCABULARY) as temporary:
+        shutil.copyfile(Path(str(openai_clip().__file__)).with_name(VOCABULARY), temporary)
     share = {"both": model.alpha.sigmoid().item(), "whole": 1.0, "fragments": 0.0}[model.config.correspondence]
     recipe = {
         "source": scorer.name,
@@ -99,7 +104,8 @@ def write_graph(module: nn.Module, example: Tensor, path: Path, dynamic: dict, o
         module.eval(), (example,), dynamo=True, dynamic_shapes=(dynamic,), output_names=outputs, verbose=False
     )
     assert program is not None
-    program.save(str(path))
+    with whole_file(path) as temporary:
+        program.save(str(temporary))
 
 
 def check_parity(scorer: Scorer, folder: Path, pairs: Sequence[tuple[Path, str]]) -> float:

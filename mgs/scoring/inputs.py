@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from mgs.data.images import BadImage, decode_image, open_image, read_bytes, to_t
 from mgs.errors import UserError
 
 ImageInput: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
+Pair: TypeAlias = "tuple[ImageInput, str | None]"  # an image and its prompt
 PILLOW = threading.Lock()  # Pillow decodes when first asked, and one image may be given to several threads
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 
@@ -67,7 +69,7 @@ def load_or_reason(image: ImageInput) -> tuple[Tensor | None, str]:
     try:
         return load_image(image)
     except BadImage as error:
-        return None, " ".join(str(error).split())
+        return None, str(error)
     except MemoryError:
         return None, "out of memory while decoding; use a smaller image"
 
@@ -79,6 +81,24 @@ def as_prompt(prompt: Any) -> str | None:
     if not isinstance(prompt, str):
         raise UserError(f"prompt {prompt!r}: a {type(prompt).__name__}; give text, or None")
     return prompt if prompt.strip() else None
+
+
+def as_images(images: Sequence[ImageInput] | np.ndarray | Tensor) -> list[ImageInput]:
+    """Several images as a list; an array or tensor is one with a batch axis. `ValueError` for a single image."""
+    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4):
+        raise ValueError("images: one image in place of a list; give a list")
+    return list(images)
+
+
+def as_prompts(prompts: Sequence[str | None] | None, images: int) -> list[str | None]:
+    """One prompt an image, as they are. `ValueError` for a single text, and for another number of prompts."""
+    if prompts is None:
+        return [None] * images
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts: one text in place of a list; give a list, one prompt an image ({images})")
+    if len(prompts) != images:
+        raise ValueError(f"{len(prompts)} prompt(s) for {images} image(s); give lists, one prompt an image")
+    return list(prompts)
 
 
 def name_of(image: ImageInput) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,16 +20,19 @@ from tqdm import tqdm
 
 from mgs.config import DIMENSIONS
 from mgs.data.cells import to_record
-from mgs.data.images import FORMATS
+from mgs.data.image_plugins import PLUGINS
+from mgs.data.images import FORMATS, is_url
 from mgs.data.tables import decode_csv, name_columns, read_header, read_rows, without_blank
 from mgs.errors import UserError
 from mgs.files import Fence, locked, whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
+from mgs.progress_bar import progress
 from mgs.safe_text import one_line, printable, safe_cell
 from mgs.scoring.score import COLUMNS, ERROR, Score
 from mgs.scoring.scorer import Scorer
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+UNREAD = {".svg", ".psd", ".eps", ".xcf", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}  # images
 PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job
 
 LEVEL_WORDS = {  # what the five levels are called, worst first
@@ -49,23 +53,50 @@ class Item:
 
 
 def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
-    """Files, folders (all images below, by suffix) and patterns, in order, all with one prompt."""
-    suffixes = {s.lower() for s, kind in Image.registered_extensions().items() if kind in FORMATS}
+    """Files, folders (all images below, by suffix) and patterns, in order, all with one prompt.
+
+    Hidden files and folders are passed over, unless they are named. Images in a folder that are of a format that is not
+    read are counted on stderr.
+    """
     items = []
     for word in words:
         path = Path(word)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.is_dir())
+            found, left_out = find_images(path)
             if not found:
-                raise UserError(f"{path}: no image in this folder; name another, or the files themselves")
-        elif glob.has_magic(word) and not path.exists():
-            found = sorted(p for p in map(Path, glob.glob(word, recursive=True)) if not p.is_dir())
+                problem = f"no image that can be read ({left_out})" if left_out else "no image"
+                raise UserError(f"{path}: {problem} in this folder; name another, or the files themselves")
+            if left_out:
+                print(f"{printable(word)}: left out {left_out}", file=sys.stderr)
+        elif glob.has_magic(word) and not path.exists() and not is_url(word):
+            matches = map(Path, glob.glob(word, recursive=True))
+            found = sorted(p for p in matches if not p.is_dir() and not is_litter(p, path))
             if not found:
                 raise UserError(f"{word}: no file fits this pattern; quote it if the shell changes it")
         else:
             found = [path]
         items += [Item(str(p), p, prompt) for p in found]
     return items
+
+
+def find_images(folder: Path) -> tuple[list[Path], str]:
+    """The images below a folder, by suffix, in order; and what others there are, by kind, with the remedy."""
+    readable = {s.lower() for s, kind in Image.registered_extensions().items() if kind in FORMATS}
+    known = readable | PLUGINS.keys() | UNREAD
+    files = [p for p in folder.rglob("*") if p.suffix.lower() in known and not p.is_dir() and not is_litter(p, folder)]
+    counts = Counter(p.suffix.lower() for p in files)
+    readable |= {suffix for suffix in counts if suffix in PLUGINS and PLUGINS[suffix].ready()}
+    others = [
+        f"{count} {suffix} ({PLUGINS[suffix].remedy if suffix in PLUGINS else 'convert to PNG or JPEG'})"
+        for suffix, count in sorted(counts.items())
+        if suffix not in readable
+    ]
+    return sorted(p for p in files if p.suffix.lower() in readable), ", ".join(others)
+
+
+def is_litter(path: Path, named: Path) -> bool:
+    """Whether a path that was found leads through what is hidden, or what macOS packs beside files; not if named so."""
+    return any((p.startswith(".") or p == "__MACOSX") and p not in named.parts for p in path.parts)
 
 
 def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item]:
@@ -108,7 +139,7 @@ def run_job(
         done, failed = open_partial(partial, job, resume=resume)
         pairs = ((item.path, item.prompt) for item in items[done:])
         scores = scorer.score_stream(pairs, batch_size=batch_size, style=style)
-        bar = tqdm(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
+        bar = progress(items[done:], desc="scoring", unit="image", initial=done, total=len(items))
         with partial.open("a", encoding="utf-8") as stream:
             try:
                 for item, score in zip(bar, scores, strict=True):
@@ -116,7 +147,7 @@ def run_job(
                     stream.write(json.dumps(as_row(item, score)) + "\n")
                     stream.flush()
             except KeyboardInterrupt:
-                tqdm.write(f"{partial}: what was scored is kept; --resume goes on from there", file=sys.stderr)
+                tqdm.write(f"{partial}: what was scored is kept; --resume continues from there", file=sys.stderr)
                 raise
         with whole_file(out) as temporary:
             write_rows(read_partial(partial), temporary, out.suffix)
@@ -136,7 +167,7 @@ def show_score(item: Item, score: Score, scorer: Scorer) -> str:
         value = getattr(score, dimension)
         if value is not None:
             lines.append(f"{dimension:<16}{value:.2f}  {words[level_of(value)]}")
-    return "\n".join([*lines, f"{'status':<16}{score.status}", f"{'scored by':<16}{scorer.name}"])
+    return "\n".join([*lines, f"{'status':<16}{score.status}", f"{'scored by':<16}{printable(scorer.name)}"])
 
 
 def level_of(value: float) -> int:
@@ -174,7 +205,7 @@ def open_partial(partial: Path, job: dict[str, str], *, resume: bool) -> tuple[i
     if not resume:
         raise UserError(f"{partial}: what an interrupted job left; continue it with --resume, or remove it")
     if whole.partition(b"\n")[0] != json.dumps(job).encode():
-        raise UserError(f"{partial}: of another job (other images, prompts or checkpoint); remove it to begin anew")
+        raise UserError(f"{partial}: of another job (other images, prompts or checkpoint); remove it to start again")
     with partial.open("r+b") as stream:
         stream.truncate(len(whole))
     statuses = [str(row["status"]) for row in read_partial(partial)]

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgs.config import DIMENSIONS
+from mgs.errors import UserError
 from mgs.files import whole_file
 from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.safe_text import html_template, plain
@@ -125,9 +126,21 @@ def spread_centre(boxes: list[tuple[int, int, int]], i: int, shape: tuple[int, i
     return centres[0], centres[1]
 
 
-def write_page(explanation: Explanation, path: Path) -> None:
+def save_explanation(explanation: Explanation, path: Path) -> None:
+    """Draw an explanation into a .png, .pdf or .svg file, or write it as a page, .html. Raises `UserError`."""
+    if path.suffix == ".html":
+        content = make_page(explanation).encode()
+    elif path.suffix in (".png", ".pdf", ".svg"):
+        content = render(draw_explanation(explanation), path.suffix[1:], dpi=150)
+    else:
+        raise UserError(f"{path}: no such kind of picture; end its name in .png, .pdf, .svg or .html")
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def make_page(explanation: Explanation) -> str:
     """One self-contained page: the picture, and every number in tables, for people and screen readers."""
-    page = html_template("mgs.scoring", "explanation.html.j2").render(
+    return html_template("mgs.scoring", "explanation.html.j2").render(
         it=explanation,
         picture=base64.b64encode(render(draw_explanation(explanation), "png", dpi=DPI)).decode(),
         dimensions=[(d, getattr(explanation.score, d)) for d in DIMENSIONS],
@@ -135,8 +148,6 @@ def write_page(explanation: Explanation, path: Path) -> None:
         quality_words=QUALITY_WORDS,
         authenticity_words=AUTHENTICITY_WORDS,
     )
-    with whole_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
 
 
 def render(figure: Figure, kind: str, *, dpi: int) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from mgs.errors import UserError
+
 OK, ERROR = "ok", "error: "
 
 
@@ -24,6 +26,13 @@ class Score:
 
 
 COLUMNS = ["image", "prompt", *(field.name for field in fields(Score))]
+
+
+def raise_failure(score: Score) -> Score:
+    """A score; `UserError` with the reason in place of one that failed."""
+    if score.failed:
+        raise UserError(score.status.removeprefix(ERROR))
+    return score
 
 
 def failure(reason: str) -> Score:

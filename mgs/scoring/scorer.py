@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
-import threading
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,42 +20,45 @@ from mgs.config import DIMENSIONS, Config, ModelConfig, Precision, ViewsConfig
 from mgs.data.cells import PROMPT_STYLES
 from mgs.data.datasets import NEED_A_PROMPT, facts_of
 from mgs.data.image_cache import ImageCache
+from mgs.data.images import BadImage
 from mgs.data.samples import Sample
 from mgs.errors import UserError, is_out_of_memory
 from mgs.files import file_sha256, whole_file
-from mgs.model.clip_backbone import input_size, is_too_long, load_backbone
+from mgs.model.clip_backbone import Backbone, input_size, load_backbone
+from mgs.model.fragments import Prompt
 from mgs.model.mgs import MGS
-from mgs.prompts import clean_prompt
-from mgs.scoring.inputs import ImageInput, as_prompt, load_or_reason, name_of
-from mgs.scoring.score import COLUMNS, ERROR, OK, Score, failure
+from mgs.scoring.explain import Explanation, compare_picture, explain_scores
+from mgs.scoring.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, load_or_reason, name_of
+from mgs.scoring.own_process import OwnProcess
+from mgs.scoring.remarks import remarks_on_prompt
+from mgs.scoring.score import COLUMNS, OK, Score, failure, raise_failure
 from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint
 from mgs.training.pipeline import EVAL_BATCH, Pipeline
-
-if TYPE_CHECKING:
-    from mgs.scoring.explain import Explanation
 
 ZERO_SHOT = "zero-shot, never trained on MOS"
 DRAWINGS = "trained on drawings"
 DECODERS = 4  # threads
-Pair = tuple[ImageInput, str | None]  # an image and its prompt
 
 
-class Scorer:
+class Scorer(OwnProcess):
     """Scores images; thread-safe, and alike for an image alone and in any batch (to 1e-5 in float32).
 
     Made with `load` or `zero_shot`. `scored` names the dimensions that it gives: those that its checkpoint was trained
-    on, or the three that a bare CLIP can guess at.
+    on, or the three that a bare CLIP can guess at. It can be pickled, weights and all. In a process that was forked
+    after it was made it refuses to work, with a `UserError`.
     """
 
     def __init__(self, model: MGS, scored: Sequence[str], views: ViewsConfig, machine: Config) -> None:
+        super().__init__()  # with a lock, since the model keeps texts between calls
         self.pipeline = Pipeline.of(machine, views, input_size(model.clip), ImageCache(Path()))
         self.model = model.to(self.pipeline.device).eval()
         self.scored = tuple(scored)
         self.prompt_style = "sentence"
-        self.name, self.remarks = "", ""  # where it comes from, and what stands in every status
-        self.fingerprint = ""  # of its weights
-        self.most = EVAL_BATCH[self.pipeline.device.type]  # images at once; less where memory ran out
-        self.lock = threading.Lock()  # the model keeps texts between calls
+        self.name, self.remarks, self.fingerprint = "", "", ""  # its source, what each status says, its weights' hash
+        self.fits = sys.maxsize  # images at once; what was found to fit where memory ran out
+
+    def __deepcopy__(self, memo: dict) -> Scorer:
+        return self  # its weights never change, so that torchmetrics need not copy them
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
@@ -79,10 +82,14 @@ class Scorer:
     @classmethod
     def zero_shot(cls, clip: str = "ViT-B/16", *, device: str = "auto", precision: Precision = "auto") -> Scorer:
         """A scorer from a bare CLIP that has seen no MOS, at CLIP's own temperature; every status says so."""
-        backbone = load_backbone(clip)
-        model = MGS(backbone.clip, ModelConfig(clip=clip, temperature="clip"))
+        return cls.of_backbone(load_backbone(clip, option="clip"), device=device, precision=precision)
+
+    @classmethod
+    def of_backbone(cls, backbone: Backbone, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
+        """`zero_shot`, of a CLIP that is loaded already."""
+        model = MGS(backbone.clip, ModelConfig(clip=backbone.name, temperature="clip"))
         scorer = cls(model, DIMENSIONS[:3], ViewsConfig(), Config(device=device, precision=precision))
-        scorer.name, scorer.remarks, scorer.fingerprint = f"zero-shot {clip}", ZERO_SHOT, backbone.sha256
+        scorer.name, scorer.remarks, scorer.fingerprint = f"zero-shot {backbone.name}", ZERO_SHOT, backbone.sha256
         return scorer
 
     @classmethod
@@ -104,9 +111,7 @@ class Scorer:
         Raises `UserError` for an image that cannot be read.
         """
         (score,) = self.score_stream([(image, prompt)], style=style)
-        if score.failed:
-            raise UserError(score.status.removeprefix(ERROR))
-        return score
+        return raise_failure(score)
 
     def score_many(
         self,
@@ -119,12 +124,10 @@ class Scorer:
         """Score images, each with its own prompt: a table of image, prompt, the four scores and status.
 
         An image that cannot be read is a row without scores, whose status gives the reason. Raises `ValueError` where
-        there are not as many prompts as images.
+        there are not as many prompts as images, or one of anything in place of a list.
         """
-        prompts = [None] * len(images) if prompts is None else prompts
-        if isinstance(images, str) or isinstance(prompts, str) or len(images) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts for {len(images)} images; give lists, one prompt an image")
-        pairs = list(zip(images, prompts, strict=True))
+        images = as_images(images)
+        pairs = list(zip(images, as_prompts(prompts, len(images)), strict=True))
         scores = self.score_stream(pairs, batch_size=batch_size, style=style)
         rows = [
             {"image": name_of(image), "prompt": prompt, **asdict(score)}
@@ -138,29 +141,43 @@ class Scorer:
         by = by or ("correspondence" if prompt and "correspondence" in self.scored else self.scored[0])
         if by not in self.scored:
             raise ValueError(f"by={by}: this scorer gives {', '.join(self.scored)}")
+        images = as_images(images)
         table = self.score_many(images, [prompt] * len(images))
         return table.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
+    @torch.inference_mode()
     def explain(self, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Explanation:
-        """Why an image gets its scores; see `explain.Explanation`."""
-        from mgs.scoring.explain import explain
-
-        return explain(self, image, prompt, style=style)
+        """Why an image gets its scores; without a prompt there are no fragments. Raises `UserError` for a bad image."""
+        self.refuse_fork()
+        text, style = as_prompt(prompt), self.check_style(style)
+        try:
+            pixels, remark = load_image(image)
+        except BadImage as error:
+            raise UserError(str(error)) from None
+        with self.lock:
+            found = compare_picture(self.pipeline, self.model, pixels, Prompt(text or "", style))
+        scores = {name: value.item() for name, value in vars(self.model.combine(found)).items()}
+        score = raise_failure(self.describe(scores, text, remark))
+        return explain_scores(self.model, self.pipeline.settings.layout, pixels, found, text, style, score)
 
     def score_stream(
         self, pairs: Iterable[Pair], *, batch_size: int | None = None, style: str | None = None
     ) -> Iterator[Score]:
-        """The scores of images with their prompts, in order; the next images are decoded while these are scored."""
-        if batch_size is not None:
-            if batch_size < 1:
-                raise UserError(f"batch_size={batch_size}: give 1 or more")
-            self.most = batch_size
-        style = self.check_style(style)
-        iterator = iter(pairs)
-        size = self.most
+        """The scores of images with their prompts, in order; the next images are decoded while these are scored.
+
+        Raises `UserError` at once for a batch size or a style that is none.
+        """
+        self.refuse_fork()
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: give 1 or more")
+        size = batch_size or EVAL_BATCH[self.pipeline.device.type]
+        return self.score_batches(iter(pairs), size, self.check_style(style))
+
+    def score_batches(self, pairs: Iterator[Pair], size: int, style: str) -> Iterator[Score]:
+        """`score_stream`, `size` images at a time, or as many as fit."""
 
         def fetch(pool: ThreadPoolExecutor) -> tuple[list[Pair], Iterator[tuple[Tensor | None, str]]]:
-            batch = list(itertools.islice(iterator, size))
+            batch = list(itertools.islice(pairs, min(size, self.fits)))
             return batch, pool.map(load_or_reason, [image for image, _ in batch])
 
         with ThreadPoolExecutor(DECODERS) as pool:
@@ -177,9 +194,6 @@ class Scorer:
         if style not in PROMPT_STYLES:
             raise UserError(f"prompt style {style!r}: choose of {', '.join(PROMPT_STYLES)}")
         return style
-
-    def __deepcopy__(self, memo: dict) -> Scorer:
-        return self  # its weights never change, and its lock cannot be copied
 
     def score_loaded(
         self, loaded: Sequence[tuple[Tensor | None, str]], prompts: Sequence[str | None], style: str
@@ -198,7 +212,7 @@ class Scorer:
         """Each picture's raw scores by dimension; None where memory doesn't hold even one picture."""
         found: list[dict[str, float] | None] = []
         while len(found) < len(pictures):
-            part = slice(len(found), len(found) + self.most)
+            part = slice(len(found), len(found) + self.fits)
             try:
                 found += self.run_together(pictures[part], prompts[part], style)
                 continue
@@ -212,7 +226,7 @@ class Scorer:
             if count == 1:
                 found.append(None)
             else:
-                self.most = count // 2
+                self.fits = min(self.fits, count // 2)  # another thread may have found less
         return found
 
     def run_together(self, pictures: Sequence[Tensor], prompts: Sequence[str], style: str) -> list[dict[str, float]]:
@@ -228,11 +242,8 @@ class Scorer:
         if raw is None:
             return failure("out of memory for a single image; use a smaller image, or another device")
         told = {d: raw[d] for d in self.scored if prompt is not None or d not in NEED_A_PROMPT}
-        remarks = [
-            remark,
-            "no prompt, so nothing to correspond to" if prompt is None else "",
-            "prompt longer than CLIP reads, cut" if prompt is not None and is_too_long(clean_prompt(prompt)) else "",
-            self.remarks,
-        ]
+        if wrong := [d for d, value in told.items() if not math.isfinite(value)]:
+            return failure(f"{', '.join(wrong)} not finite; score with precision=fp32, or use another checkpoint")
+        remarks = [remark, *remarks_on_prompt(prompt, self.model.clip.context_length), self.remarks]
         said = "; ".join(filter(None, remarks))
         return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK)

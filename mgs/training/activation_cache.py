@@ -23,6 +23,7 @@ from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk
 from mgs.machine import autocast
 from mgs.model.mgs import MGS
+from mgs.progress_bar import progress
 from mgs.training.pipeline import Pipeline
 
 FORMAT = 1
@@ -79,7 +80,7 @@ def open_activations(
         return None
     mark_cache(root)
     tqdm.write(f"frozen half: writing {size} to {cache.folder}; python -m mgs clean removes it")
-    for sample in tqdm(missing, desc="frozen half", unit="image", leave=False):
+    for sample in progress(missing, desc="frozen half", unit="image", leave=False):
         write_array(cache.file(sample), compute(model, sample, pipeline).to(dtype).cpu().numpy())
     return cache
 

@@ -170,15 +170,13 @@ def find_clip(path: Path, backbone: dict[str, Any], tensors: dict[str, torch.Ten
     return found.clip
 
 
-def newest_checkpoint(runs: Path) -> Path:
-    """The checkpoint of the run that finished a fold last; `UserError` where none has."""
-    finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime)
-    if not finished:
-        raise UserError(
-            f"{runs}: no trained checkpoint there; name one with --checkpoint, train the demo's with "
-            "bash start_training.sh, or go without by --zero-shot"
-        )
-    return finished[-1].with_name(CHECKPOINT)
+def newest_checkpoint(runs: Path, *, of_drawings: bool = False) -> Path | None:
+    """The checkpoint of the fold that was finished last, of those trained on real images, or on the demo's drawings."""
+    finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime, reverse=True)
+    for file in (mark.with_name(CHECKPOINT) for mark in finished):
+        if (config_of(read_metadata(file)["config"]).data.dataset == "demo") == of_drawings:
+            return file
+    return None
 
 
 def find_checkpoint(path: Path) -> Path:

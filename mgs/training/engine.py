@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
-from tqdm import tqdm
 
 from mgs.config import Config, TrainConfig
 from mgs.data.samples import Sample, dimensions_of
 from mgs.errors import UserError
 from mgs.machine import exact_products
+from mgs.progress_bar import progress
 from mgs.training.pipeline import Batch, Pipeline, epoch_order, eval_batch
 
 MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite, before training stops
@@ -106,7 +106,7 @@ class Trainer:
         counts, size, total = self.counts, self.config.train.batch_size, len(self.samples)
         done = min(counts.steps * size, total)
         rest = [self.samples[i] for i in epoch_order(total, self.config.seed, counts.epoch)[done:]]
-        with tqdm(total=total, initial=done, desc=description, unit="image", leave=False) as bar:
+        with progress(total=total, initial=done, desc=description, unit="image", leave=False) as bar:
             for batch in self.pipeline.batches(rest, size):
                 loss = self.step(batch)
                 counts.steps += 1
@@ -119,7 +119,7 @@ class Trainer:
                         f"{LOWER_RATE}"
                     )
                 bar.update(len(batch))
-                bar.set_postfix(loss=f"{counts.loss / max(counts.images, 1):.4f}", lr=f"{self.lr:.1e}")
+                bar.set_postfix(loss=f"{counts.loss / max(counts.images, 1):.4f}", lr=f"{self.lr:.1e}", refresh=False)
                 after_step()
         return counts.loss / counts.images if counts.images else math.nan
 
@@ -158,7 +158,7 @@ def predict(model: nn.Module, samples: Sequence[Sample], config: Config, pipelin
     model.eval()
     dimensions = dimensions_of(samples)
     rows: list[dict] = []
-    with tqdm(total=len(samples), desc="scoring", unit="image", leave=False, delay=2) as bar:
+    with progress(total=len(samples), desc="scoring", unit="image", leave=False, delay=2) as bar:
         for batch in pipeline.batches(samples, eval_batch(config, pipeline.device)):
             scores = {name: values.tolist() for name, values in pipeline.score(model, batch).items()}
             if not all(math.isfinite(score) for d in dimensions for score in scores[d]):

@@ -1,0 +1,42 @@
+"""What a status says of a prompt: how CLIP will read it. Remarks only; the prompt is scored as it stands."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from mgs.model.clip_backbone import is_too_long
+from mgs.prompts import clean_prompt
+
+GREEK_SIGNS = 2  # so many Greek letters make no Greek prompt
+GENERATOR_SYNTAX = re.compile(  # commands of Stable Diffusion's programs, NovelAI and Midjourney
+    r"[(\[][^()\[\]]*[^\d\s()\[\]]\s*:\s*\d{0,3}(?:\.\d{1,4})?\s*[)\]]|\(\(|\[\[|\{\{|<\w+:[^<>]+>|\bembedding:\S"
+    r"|(?:^|\s)--[a-z]+\b|::-?\d|\bBREAK\b"
+)
+
+
+def remarks_on_prompt(prompt: str | None, context: int) -> list[str]:
+    """What must be said of a prompt that a CLIP of `context` tokens reads; None is no prompt."""
+    if prompt is None:
+        return ["no prompt, so nothing to correspond to"]
+    found = {
+        "prompt longer than CLIP reads, cut": is_too_long(clean_prompt(prompt), context),
+        "prompt not in Latin letters: CLIP reads it poorly": has_other_letters(prompt),
+        "prompt holds generator syntax, which moves correspondence": has_generator_syntax(prompt),
+    }
+    return [remark for remark, applies in found.items() if applies]
+
+
+def has_other_letters(text: str) -> bool:
+    """Whether a text has letters that are not Latin, such as Chinese, Arabic or Cyrillic ones.
+
+    Styled and full-width Latin letters count as Latin; a few Greek ones are signs (µm, π).
+    """
+    names = (unicodedata.name(c, "") for c in unicodedata.normalize("NFKC", text) if c.isalpha())
+    others = [name for name in names if not name.startswith(("LATIN", "MODIFIER"))]
+    return len(others) > GREEK_SIGNS or not all(name.startswith("GREEK") for name in others)
+
+
+def has_generator_syntax(text: str) -> bool:
+    """Whether a text holds what image generators read as commands, such as weights and parameters."""
+    return bool(GENERATOR_SYNTAX.search(text))
