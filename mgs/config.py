@@ -40,10 +40,10 @@ class DataConfig:
     prompt_style: Literal["keywords", "hybrid", "sentence"] | None = None  # default: the dataset's own
     mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # the table's scale, mapped onto 0-5
     on_bad_image: Literal["error", "skip"] = "error"
-    allow_leaks: bool = False  # train although images are in train and test; every table then says so
+    allow_leaks: bool = False  # folds of your own: train although images are in train and test; every table says so
     cache: ImagePlace = "auto"  # where decoded images are kept; auto: GPU, RAM or disk, whichever has room
     cache_folder: str = "data/.cache"  # what is kept on disk; `python -m mgs clean` removes it
-    workers: int = 2  # processes that decode images where they are not kept
+    workers: int = 2  # threads that decode images where they are not kept
 
 
 @dataclass

@@ -9,16 +9,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import mgs
 from mgs.config import NOT_THE_RUN, Config, differing_keys, find_impossible_values
 from mgs.errors import UserError
 from mgs.files import whole_file
 
+CONFIGS = "configs"  # the folder of configs that ship: at the root of a checkout, in the package once installed
 SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no config is named
-    "AGIQA-1K": "configs/agiqa1k.yaml",
-    "AGIQA-3K": "configs/agiqa3k.yaml",
-    "AIGCIQA2023": "configs/aigciqa2023.yaml",
+    "AGIQA-1K": Path(CONFIGS, "agiqa1k.yaml"),
+    "AGIQA-3K": Path(CONFIGS, "agiqa3k.yaml"),
+    "AIGCIQA2023": Path(CONFIGS, "aigciqa2023.yaml"),
 }
-DEMO_CONFIG = "configs/demo.yaml"
+DEMO_CONFIG = Path(CONFIGS, "demo.yaml")
 DEMO_BANNER = """\
 +---------------------------------------------------------------------------+
 | No dataset under data/: this is the DEMO, on generated drawings, with a   |
@@ -30,15 +32,16 @@ DEMO_BANNER = """\
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, lay it over its `base` and the defaults, then lay `key=value` words over it.
 
-    Without a file the words alone are laid over the defaults, and must give a name. An unknown key, a wrong type or an
-    impossible value raises a `UserError` naming the place and the key.
+    Without a file the words alone are laid over the defaults, and must give a name or a table. An unknown key, a wrong
+    type or an impossible value raises a `UserError` naming the place and the key.
     """
     words = read_words(overrides)
     layers = [("command line", words)]
     if path:
         own = read_yaml(path)
-        base = words.get("base") or base_of(path, own)
-        bases = read_bases(Path(str(base)), [path]) if base else []
+        named = words.get("base")
+        base = find_shipped(Path(str(named))) if named else base_of(path, own)
+        bases = read_bases(base, [path]) if base else []
         layers = [*bases, (str(path), own), *layers]
     merged = OmegaConf.structured(Config)
     for source, layer in layers:
@@ -50,7 +53,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:  # of ???, which stands for a value that is still to come
         raise UserError(f"{path or 'command line'}: {error.full_key}: {str(error).splitlines()[0]}") from None
-    config.name = config.name or (path.stem if path else "")
+    config.name = config.name or (path.stem if path else Path(config.data.table or "").stem)
     config.base = None  # its values are in the config now
     for key, problem in find_impossible_values(config):
         set_by = [place for place, layer in layers if OmegaConf.select(layer, key) is not None]
@@ -59,20 +62,33 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def find_configs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Tell a command line's YAML files from its `key=value` words.
+def load_configs(argv: Sequence[str]) -> list[Config]:
+    """The configs that a command line means: its YAML files, each with its `key=value` words laid over it.
 
-    With no file among them: the shipped config of every dataset found under data/, or the demo's, with a banner.
+    With no file among them: one of the words alone if they name a table of the user's; else the shipped config of every
+    dataset found under data/ of the working directory; else the demo's, with a banner.
     """
-    paths = [Path(word) for word in argv if word.endswith((".yaml", ".yml")) and "=" not in word]
-    overrides = [word for word in argv if Path(word) not in paths]
-    read_words(overrides)
+    files = [word for word in argv if word.endswith((".yaml", ".yml")) and "=" not in word]
+    overrides = [word for word in argv if word not in files]
+    words = read_words(overrides)
+    if not files and OmegaConf.select(words, "data.table"):
+        return [load_config(None, overrides)]
+    paths = [find_shipped(Path(file)) for file in files]
     if not paths:
-        paths = [Path(file) for name, file in SHIPPED_CONFIGS.items() if any(Path("data", name).glob("[!.]*"))]
-    if not paths:
-        print(DEMO_BANNER, flush=True)
-        paths = [Path(DEMO_CONFIG)]
-    return paths, overrides
+        there = [file for name, file in SHIPPED_CONFIGS.items() if any(Path("data", name).glob("[!.]*"))]
+        if not there:
+            print(DEMO_BANNER, flush=True)
+        paths = [find_shipped(file) for file in there or [DEMO_CONFIG]]
+    return [load_config(path, overrides) for path in paths]
+
+
+def find_shipped(path: Path) -> Path:
+    """A config as it is, or, where there is none and it is called configs/..., the one of that name that ships."""
+    package = Path(mgs.__file__).parent
+    for root in (package, package.parent):
+        if not path.exists() and path.parts[:1] == (CONFIGS,) and (root / path).exists():
+            return root / path
+    return path
 
 
 def read_yaml(path: Path) -> DictConfig:

@@ -74,8 +74,6 @@ def explain_failure(error: Exception) -> str | None:
         return f"{place}{error.strerror}; check the folder, its permissions and the disk"
     if is_out_of_memory(error):
         return f"out of memory ({text[:200]}); lower train.batch_size, or close what else uses the memory"
-    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker \(pid", text):
-        return f"a process that decodes images died ({text[:200]}); free memory, or set data.workers=0"
     if isinstance(error, RuntimeError) and re.search("CUDA error|CUDNN_STATUS|CUBLAS_STATUS", text):
         return f"the GPU failed ({text[:200]}); look at nvidia-smi, and start again"
     return None

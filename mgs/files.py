@@ -91,8 +91,10 @@ def remove_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, removed afterwards; `UserError` saying that `what` is in use where another process holds it.
+
+    With `wait`, for what is quickly done, wait for that process instead.
 
     A process that dies, however it dies, holds it no longer. Locks of this kind are not inherited by worker processes,
     so those that outlive a killed trainer keep nothing. Where the system has none, nobody is kept out.
@@ -108,7 +110,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # some network file systems
                 break
@@ -131,6 +133,17 @@ def locked(path: Path, what: str) -> Iterator[None]:
         _held.discard(key)
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process, this one too, holds a lock file; one that a dead process left is removed."""
+    if not path.exists():
+        return False
+    try:
+        with locked(path, ""):
+            return False
+    except UserError:
+        return True
 
 
 class Fence:

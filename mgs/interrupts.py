@@ -60,9 +60,3 @@ def stop_if_interrupted() -> None:
     """Raise `Interrupted` if a signal has come since `heed_signals` began; for loops to call between steps."""
     if _heard:
         interrupt(_heard[0])
-
-
-def ignore_interrupts(*_: object) -> None:
-    """For worker processes, which get the terminal's Ctrl-C too: the main process decides when they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import platform
 import random
 import re
 import sys
+import threading
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,8 @@ from tqdm import tqdm
 import mgs
 from mgs.errors import UserError
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+EXACT = ("ieee", "none")  # torch's names for float32 products computed as such; none: nothing else was asked for
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -56,13 +59,32 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype that matrix products run in; `auto` is bf16 where the GPU has it, else fp16, and fp32 on a CPU.
 
-    Master weights stay float32 whatever this says.
+    On a CPU, fp16 and a bf16 that the processor would emulate become fp32, which a line on stderr says. Master weights
+    stay float32 whatever this says.
     """
-    if name == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if device.type == "cuda":
+        capable = torch.cuda.get_device_capability(device) >= (8, 0)
+        own = torch.bfloat16 if capable else torch.float16
+        return own if name == "auto" else PRECISIONS[name]
+    if name == "fp16" or (name == "bf16" and not cpu_has_bf16()):
+        reason = "has no fast fp16" if name == "fp16" else "has neither AVX512-BF16 nor AMX, and would emulate bf16"
+        say_once(f"precision={name}: this CPU {reason} (about 100 times slower); using float32")
+        return torch.float32
+    return torch.float32 if name == "auto" else PRECISIONS[name]
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices itself: x86 with AVX512-BF16 or AMX, ARM with BF16."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """A line on stderr, the first time that it is said."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -70,16 +92,43 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-def forbid_tf32() -> None:
-    """Keep float32 products on a GPU in float32: by default PyTorch rounds convolutions' inputs to TF32's 10 bits."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+class ExactProducts:
+    """A context in which float32 products are computed in float32; afterwards the settings are as before.
+
+    By default PyTorch rounds a convolution's inputs to TF32's 10 bits on a GPU, and a host may have asked for TF32
+    or bf16 elsewhere. The settings are the process's, so the first thread to enter saves them and the last to leave
+    restores them; what is exact already is not touched.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.saved = threading.Lock(), 0, list[tuple[Any, str]]()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                backends: Any = torch.backends  # whose types lack the newer settings
+                parts = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+                self.saved = [(part, part.fp32_precision) for part in parts if part.fp32_precision not in EXACT]
+                for part, _ in self.saved:
+                    part.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                for part, precision in self.saved:
+                    part.fp32_precision = precision
+
+
+exact_products = ExactProducts()
 
 
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next pass, instead of handing every large tensor's pages back and forth.
 
-    Fresh pages cost a CPU about a twentieth of a forward pass. Elsewhere than under glibc it does nothing.
+    Fresh pages cost a CPU about a twentieth of a forward pass. Elsewhere than under glibc it does nothing. It concerns
+    the whole process, so only programs of our own call it.
     """
     with contextlib.suppress(OSError, AttributeError):
         glibc = ctypes.CDLL("libc.so.6")
@@ -129,7 +178,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "cuda": torch.version.cuda,
         "mgs": mgs.__version__,
         "packages": {"torch": str(torch.__version__), **{name: metadata.version(name) for name in packages}},

@@ -38,7 +38,7 @@ make_venv() {
   else
     python=$(find_python) && "$python" -m venv .venv &&
       .venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.txt
-  fi || { echo "error: .venv could not be made; see above; delete .venv and try again once it is mended" >&2; return 2; }
+  fi || { echo "error: .venv could not be made; see above; fix that, delete .venv and run the command again" >&2; return 2; }
   cp requirements.txt .venv/installed-requirements.txt
 }
 

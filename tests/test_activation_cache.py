@@ -9,7 +9,8 @@ import torch
 from conftest import random_clip
 from typer.testing import CliRunner
 
-from mgs.__main__ import app
+from mgs import machine
+from mgs.cli import app
 from mgs.config import Config, ModelConfig, ViewsConfig
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
@@ -87,7 +88,8 @@ def test_what_was_damaged_or_removed_is_made_anew_by_the_next_run_and_named_by_t
         cache.read(sample)
 
 
-def test_half_precision_runs_keep_half_the_bytes(here):
+def test_half_precision_runs_keep_half_the_bytes(here, monkeypatch):
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: True)
     training.main([*WORDS, "train.epochs=1"])
     exact = {np.load(here / file).dtype for file in kept(here)}
     CliRunner().invoke(app, ["clean", "kept"])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mgs.__main__ import app
+from mgs.cli import app
 from mgs.config import DataConfig
 from mgs.data.audit import audit_dataset
 from mgs.errors import UserError

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgs.config import Config, differing_keys
-from mgs.config_files import find_configs, load_config, save_config
+from mgs.config_files import load_config, load_configs, save_config
 from mgs.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -139,16 +139,35 @@ def test_any_possible_config_survives_saving(tmp_path_factory, lr, epochs, tempe
 
 def test_without_a_config_every_dataset_found_is_trained_and_else_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert find_configs(["seed=3"]) == ([Path("configs/demo.yaml")], ["seed=3"])
+    (demo,) = load_configs(["seed=3"])
+    assert (demo.name, demo.seed) == ("demo", 3)
     assert "data/README.md" in capsys.readouterr().out
     (tmp_path / "data" / "AGIQA-3K").mkdir(parents=True)
     (tmp_path / "data" / "AGIQA-3K" / ".DS_Store").touch()  # a folder that looks empty is no dataset
-    assert find_configs([])[0] == [Path("configs/demo.yaml")]
+    assert [config.name for config in load_configs([])] == ["demo"]
     capsys.readouterr()
     for name in ("AIGCIQA2023", "AGIQA-1K", "AGIQA-3K"):
         (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name / "table.csv").touch()
-    paths, _ = find_configs([])
-    assert [path.stem for path in paths] == ["agiqa1k", "agiqa3k", "aigciqa2023"]
+    assert [config.name for config in load_configs([])] == ["agiqa1k", "agiqa3k", "aigciqa2023"]
     assert capsys.readouterr().out == ""
-    assert find_configs(["a.yaml", "name=b.yaml"]) == ([Path("a.yaml")], ["name=b.yaml"])
+    write(tmp_path, "seed: 5", "a.yaml")
+    assert [(config.name, config.seed) for config in load_configs(["a.yaml", "name=b.yaml"])] == [("b.yaml", 5)]
+
+
+def test_what_ships_is_found_from_any_folder_and_what_is_there_goes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (ablation,) = load_configs(["configs/ablations/no-fragments.yaml", "base=configs/demo.yaml"])
+    assert (ablation.data.dataset, ablation.model.correspondence) == ("demo", "whole")
+    (tmp_path / "configs").mkdir()
+    write(tmp_path, "seed: 7", "configs/demo.yaml")
+    assert load_configs([])[0].seed == 7
+
+
+def test_a_table_named_on_the_command_line_needs_no_yaml(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "AGIQA-3K" / "images").mkdir(parents=True)  # which would be trained otherwise
+    (config,) = load_configs(["data.table=my/mos.csv"])
+    assert (config.name, config.data.dataset, config.data.table) == ("mos", "custom", "my/mos.csv")
+    (config,) = load_configs(["data.table=my/mos.csv", "name=x"])
+    assert config.name == "x"

@@ -6,7 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from mgs import Scorer
-from mgs.__main__ import app
+from mgs.cli import app
 from mgs.config import Config, ModelConfig, ViewsConfig
 from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone

@@ -8,7 +8,7 @@ from conftest import random_clip
 from typer.testing import CliRunner
 
 from mgs import Scorer
-from mgs.__main__ import app
+from mgs.cli import app
 from mgs.config import ModelConfig
 from mgs.errors import UserError
 from mgs.model.fragments import Prompt

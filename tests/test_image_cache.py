@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mgs.data import image_cache as module
-from mgs.data.image_cache import ImageCache, Room
+from mgs.data.image_cache import ImageCache, Room, remove_cache
 from mgs.data.images import read_image
 from mgs.errors import UserError
 
@@ -42,7 +42,6 @@ def decoded(monkeypatch):
 def test_a_picture_is_the_same_wherever_it_is_kept(pictures, tmp_path, place):
     cache = ImageCache(tmp_path / "cache")
     assert cache.fill(pictures, place, CPU) == {}
-    assert cache.holds(pictures) == (place != "none")
     for path in pictures:
         assert torch.equal(cache.read(path), read_image(path))
     assert (tmp_path / "cache").exists() == (place == "disk")
@@ -111,7 +110,6 @@ def test_pictures_go_to_the_first_place_with_room_and_the_rest_is_decoded_again(
     cache.fill(pictures, "auto", CPU)
     assert len(cache.pictures) == 1
     assert len(cache.on_disk) == 1
-    assert not cache.holds(pictures)
     for path in pictures:
         assert torch.equal(cache.read(path), read_image(path))
 
@@ -136,3 +134,19 @@ def test_every_bad_file_is_found_with_its_reason(tmp_path, place):
     assert {path.name for path in bad} == {"folder", "text.jpg", "absent.png"}
     assert bad[tmp_path / "absent.png"].endswith("absent.png: no such file")
     assert bad[tmp_path / "text.jpg"].endswith("not a whole image (no image format that Pillow knows)")
+
+
+def test_cleaning_leaves_all_that_is_not_the_caches_own(pictures, tmp_path):
+    """Datasets call their folder of pictures images, as the cache does."""
+    dataset = tmp_path / "AGIQA-3K"
+    own = dataset / "images" / "a.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"a picture")
+    with pytest.raises(UserError, match=r"images: has no CACHEDIR\.TAG, so it is no cache of ours and stays"):
+        remove_cache(dataset)
+    ImageCache(dataset).fill(pictures, "disk", CPU)  # as with data.cache_folder=data/AGIQA-3K
+    assert remove_cache(dataset) > 3 * 512 * 512 * 3
+    assert sorted(dataset.rglob("*")) == [dataset / "images", dataset / "images" / "CACHEDIR.TAG", own]
+    ImageCache(tmp_path / "cache").fill(pictures, "disk", CPU)
+    remove_cache(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []

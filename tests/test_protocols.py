@@ -47,6 +47,29 @@ def test_a_leak_stops_training_and_where_it_is_allowed_every_table_carries_it(he
     assert any(note.startswith("Leak: 1 image") for note in record["notes"])
 
 
+def test_a_leak_in_published_folds_is_said_and_stands_in_every_table_but_stops_nothing(here, capsys):
+    for fold in ("1", "2"):
+        for subset, numbers in (("train", range(6)), ("val", range(6, 10)), ("test", range(10, 14))):
+            path = here / "data" / "AGIQA-1K" / "splits" / "published" / fold / f"{subset}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            numbers = [*numbers, 0] if (fold, subset) == ("2", "test") else numbers
+            rows = [{"Image": f"{i}.png", "Prompt": "a wall", "MOS": i / 5} for i in numbers]
+            pd.DataFrame(rows).to_csv(path, index=False)
+    for i in range(14):
+        shutil.copy(here / f"{i}.png", here / "data" / "AGIQA-1K")
+    words = ["model.clip=clip.safetensors", "train.epochs=1"]
+    training.main(words)
+    assert "AGIQA-1K: leak: 1 image of test also in train (fold 2: 0.png)" in capsys.readouterr().out
+    testing.main(words)
+    report = here / "runs" / "agiqa1k" / "report"
+    for suffix, head in ((".md", "\n|--"), (".tex", r"\toprule"), (".html", "<caption>")):
+        (file,) = report.glob(f"*{suffix}")
+        text = file.read_text(encoding="utf-8")
+        tables = 3  # the summary, the literature's figures, the folds
+        assert text.count(head) == tables
+        assert text.count("<li>Leak: 1 image" if suffix == ".html" else "Leak: 1 image") >= tables
+
+
 def test_equal_files_under_two_names_stay_in_one_subset_of_folds_that_are_drawn(here):
     shutil.copy(here / "0.png", here / "1.png")
     data = load_config(here / "own.yaml").data

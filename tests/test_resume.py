@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import multiprocessing
 import os
 import random
 import shutil
@@ -301,19 +300,27 @@ def test_a_second_run_into_a_folder_refuses_and_a_dead_ones_lock_holds_nobody(he
         sys.path.insert(0, {str(REPOSITORY)!r})
         from pathlib import Path
         from mgs.files import locked
-        with locked(Path("runs/own/.lock"), "x"):
+        with locked(Path("runs/own/.fold_01.lock"), "x"):
             print("held", flush=True)
             time.sleep(60)
     """
     with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match=rf"runs/own: in use by another process \(process {process.pid} on "):
-            training.main([*ONE, "train.epochs=1"])
+        in_use = rf"runs/own/fold_01: in use by another process \(process {process.pid} on "
+        with pytest.raises(UserError, match=in_use):
+            training.main([*WORDS, "train.epochs=1"])
         assert not (here / "runs/own/config.yaml").exists()
+        training.main([*WORDS, "folds=[2]", "train.epochs=1"])  # beside it
+        with pytest.raises(UserError, match=r"other processes train folds of it with another train\.lr; wait"):
+            training.main([*WORDS, "folds=[2]", "train.epochs=1", "train.lr=2e-3", "overwrite=true"])
+        assert (here / "runs/own/fold_02/predictions_val.csv").exists()
+        shutil.rmtree(here / "runs/own/fold_02")
+        with pytest.raises(UserError, match=r"runs/own: holds a run with another train\.lr"):
+            training.main([*WORDS, "folds=[2]", "train.epochs=1", "train.lr=2e-3"])
         process.kill()
         process.wait()
-    training.main([*ONE, "train.epochs=1"])
-    assert not (here / "runs/own/.lock").exists()
+    training.main([*WORDS, "folds=[1]", "train.epochs=1"])
+    assert not list((here / "runs/own").glob(".*.lock"))
 
 
 def test_a_lock_is_let_go_when_its_holder_fails(tmp_path):
@@ -412,30 +419,6 @@ def test_our_own_bugs_keep_their_traceback():
         exit_on_user_error(lambda: 1 / 0)
 
 
-def test_a_decoding_process_that_is_killed_is_one_line_and_what_was_trained_goes_on(here, monkeypatch, capsys):
-    words = [*ONE, "train.epochs=2", "data.cache=none", "data.workers=1"]
-    training.main(words)
-    unbroken = results(here / "runs" / "own")
-    shutil.rmtree(here / "runs")
-    with monkeypatch.context() as patch:
-        step, steps = Trainer.step, []
-
-        def kill_the_worker(trainer, batch):
-            steps.append(batch)
-            if len(steps) == 8:  # in the second epoch
-                for worker in multiprocessing.active_children():
-                    os.kill(worker.pid, signal.SIGKILL)
-            return step(trainer, batch)
-
-        patch.setattr(Trainer, "step", kill_the_worker)
-        with pytest.raises(SystemExit) as caught:
-            exit_on_user_error(training.main, words)
-    assert caught.value.code == 2
-    assert "error: a process that decodes images died" in capsys.readouterr().err
-    training.main(words)
-    assert results(here / "runs" / "own") == unbroken
-
-
 def test_the_saved_config_of_a_run_stays_readable(interrupted):
     here = interrupted
     assert load_config(here / "runs/own/config.yaml").train.batch_size == 4
@@ -458,9 +441,8 @@ def test_interrupted_while_beginning_anew_the_advice_does_not_lead_to_beginning_
         training.main([*ONE, "overwrite=true"])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_goes_bad_during_training_is_named(here, monkeypatch, workers):
-    words = [*ONE, "data.cache=none", f"data.workers={workers}"]
+def test_a_picture_that_goes_bad_during_training_is_named(here, monkeypatch):
+    words = [*WORDS, "folds=[1]", "data.cache=none"]
     step = Trainer.step
 
     def spoil(trainer, batch):

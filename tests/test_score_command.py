@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mgs.__main__ import app
+from mgs.cli import app
 from mgs.errors import UserError
 from mgs.files import locked
 from mgs.scoring import jobs

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mgs import Scorer
-from mgs.__main__ import app
+from mgs.cli import app
 from mgs.config import DIMENSIONS, Config, ModelConfig, ViewsConfig
 from mgs.errors import UserError
 from mgs.model.clip_backbone import load_backbone

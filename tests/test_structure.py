@@ -1,6 +1,7 @@
 """The house keeps its shape: imports point one way, and a file that grows long holds two ideas."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,10 @@ def test_only_one_file_touches_openai_clip():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_no_file_holds_two_ideas(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
+
+
+def test_every_room_is_in_the_wheel_and_the_configs_too():
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    rooms = {".".join(path.relative_to(PACKAGE.parent).parent.parts) for path in FILES}
+    assert set(settings["packages"]) == rooms | {"mgs.configs"}
+    assert settings["package-dir"] == {"mgs.configs": "configs"}

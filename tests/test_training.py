@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import math
+import os
+import resource
 import threading
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from torch import nn
 
 from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig
 from mgs.config_files import load_config
+from mgs.data import image_cache
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
+from mgs.data.images import read_image
 from mgs.data.splits import read_fold
 from mgs.data.views import make_views
 from mgs.errors import UserError
@@ -30,7 +34,7 @@ from mgs.training import checkpoint
 from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint, save_checkpoint
 from mgs.training.engine import Trainer, make_optimizer, sum_of_errors
 from mgs.training.keeper import Writer
-from mgs.training.pipeline import EpochOrder, Pipeline, ahead, make_loader
+from mgs.training.pipeline import Pipeline, ahead, epoch_order
 
 
 @pytest.mark.plots
@@ -300,20 +304,43 @@ def test_pictures_of_one_size_are_cut_together_and_come_back_in_order():
         torch.testing.assert_close(one, make_views(picture, 32), atol=1e-5, rtol=0)
 
 
-def test_epochs_differ_in_order_and_workers_do_not_change_it(own_set):
-    samples, config = four_pictures(own_set)
-    samples = samples * 4
-    orders = []
-    for workers in (0, 1):
-        config.data.workers = workers
-        order = EpochOrder(len(samples), config.seed)
-        loader = make_loader(samples, config, pipeline_of(8), order=order)
-        orders.append([])
-        for order.epoch in (1, 2):
-            orders[-1].append([sample.name for batch in loader for _, sample in batch])
-    assert orders[0] == orders[1]
-    assert orders[0][0] != orders[0][1]
-    assert sorted(orders[0][0]) == sorted(orders[0][1])
+def test_an_epochs_order_follows_from_seed_and_epoch_alone():
+    orders = {(seed, epoch): epoch_order(16, seed, epoch) for seed in (1, 2) for epoch in (1, 2)}
+    assert len(set(map(tuple, orders.values()))) == 4
+    assert all(sorted(order) == list(range(16)) for order in orders.values())
+    assert epoch_order(16, 2, 1) == orders[2, 1]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_come_in_order_however_many_threads_read_and_what_is_kept_is_not_read_again(
+    own_set, workers, monkeypatch, tmp_path
+):
+    """Kept pictures come from memory also where others of the set had no room there."""
+    samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {}) for i in range(7)]
+    images = ImageCache(tmp_path)
+    images.fill([sample.image for sample in samples[:5]], "ram", torch.device("cpu"))
+    read = []
+    monkeypatch.setattr(image_cache, "read_image", lambda path: read.append(path.name) or read_image(path))
+    pipeline = dataclasses.replace(pipeline_of(8), images=images, workers=workers)
+    batches = list(pipeline.batches(samples, 3))
+    assert [[sample.name for _, sample in batch] for batch in batches] == [
+        ["0.png", "1.png", "2.png"], ["3.png", "4.png", "5.png"], ["6.png"]
+    ]  # fmt: skip
+    assert all(torch.equal(picture, read_image(sample.image)) for batch in batches for picture, sample in batch)
+    assert sorted(read) == ["5.png", "6.png"]
+
+
+def test_a_large_batch_needs_few_open_files(own_set):
+    """As with `ulimit -n`: decoding in other processes took a file descriptor a picture."""
+    samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {}) for i in range(24)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 12, before[1]))
+    try:
+        (batch,) = pipeline_of(8).batches(samples, 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(batch) == 24
 
 
 def test_any_model_of_that_shape_can_be_driven_and_learns_the_mean(own_set):
@@ -362,7 +389,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(own_set):
             same = (self.value - self.value).sqrt().expand(len(views)) + self.value
             return Scores(same, same, same, same)
 
-    samples, config = four_pictures(own_set)
+    samples, config = four_pictures(own_set, epochs=1)
     trainer = Trainer(model := Steep(), samples, config, pipeline_of(8))
     with pytest.raises(UserError, match="gradient is not finite"):
         trainer.train_epoch("")
@@ -378,10 +405,27 @@ def test_ten_steps_in_a_row_that_are_not_finite_stop_with_a_remedy(own_set):
     assert model.count == 13
 
 
-def test_a_loss_that_is_never_finite_stops_a_short_epoch_too(own_set):
-    samples, config = four_pictures(own_set)
-    with pytest.raises(UserError, match=r"2 steps in a row whose loss .* not finite; lower train\.lr"):
-        Trainer(Faulty(range(100)), samples, config, pipeline_of(8)).train_epoch("")
+def test_a_loss_that_is_never_finite_stops_a_short_run_too(own_set):
+    samples, config = four_pictures(own_set, epochs=2)
+    trainer = Trainer(Faulty(range(100)), samples, config, pipeline_of(8))
+    trainer.train_epoch("")
+    trainer.next_epoch()
+    with pytest.raises(UserError, match=r"4 steps in a row whose loss .* not finite; lower train\.lr"):
+        trainer.train_epoch("")
+
+
+def test_a_scalers_first_overflows_are_no_failure_where_epochs_are_short(own_set, recwarn):
+    """In float16 the scale begins too high and is halved until nothing overflows; here that takes three steps."""
+    samples, config = four_pictures(own_set, epochs=6, batch_size=4)
+    pipeline = dataclasses.replace(pipeline_of(8), dtype=torch.float16)
+    trainer = Trainer(model := Faulty({1, 2, 3}, math.inf), samples, config, pipeline)
+    for _ in range(6):
+        trainer.train_epoch("")
+        trainer.next_epoch()
+    assert trainer.counts.skipped == 3
+    assert model.value.item() != 1
+    assert not [warning for warning in recwarn if "lr_scheduler" in str(warning.message)]
+    assert trainer.lr == pytest.approx(config.train.final_lr)
 
 
 class TestCheckpoint:

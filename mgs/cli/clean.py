@@ -12,13 +12,6 @@ def clean(
     folder: Annotated[Path, typer.Argument(help="what data.cache_folder says")] = Path("data/.cache"),
 ) -> None:
     """Remove the decoded images and activations that training keeps on disk; they are made again when needed."""
-    import shutil
+    from mgs.data.image_cache import remove_cache
 
-    from mgs.data.image_cache import KEPT_ON_DISK
-    from mgs.files import folder_bytes
-
-    freed = 0
-    for kept in (folder / name for name in KEPT_ON_DISK):
-        freed += folder_bytes(kept)
-        shutil.rmtree(kept, ignore_errors=True)
-    print(f"{folder}: {freed / 1e9:.2f} GB removed")
+    print(f"{folder}: {remove_cache(folder) / 1e9:.2f} GB removed")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,11 +18,14 @@ from tqdm import tqdm
 from mgs.config import ImagePlace
 from mgs.data.images import MIN_SIDE, BadImage, decode_image, read_bytes, read_image
 from mgs.errors import UserError
-from mgs.files import free_disk, whole_file
+from mgs.files import UNFINISHED, free_disk, whole_file
 from mgs.machine import available_memory
 
 DECODING = f"rgb8-1 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
+MARK = "CACHEDIR.TAG"  # in each of them; backups know it too, see https://bford.info/cachedir/
+MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by MGS, and removed by: python -m mgs clean\n"
+OURS = re.compile(r"[0-9a-f]{64}\.npy")  # how the files in them are called
 DECODERS = 8  # threads
 MEMORY_SHARE, DISK_SHARE = (
     0.25,
@@ -83,6 +88,7 @@ class ImageCache:
             return
         room.left -= picture.nbytes
         if room.place == "disk":
+            mark_cache(self.folder)
             write_array(self.file(key), picture.numpy())
             self.on_disk.add(key)
         else:
@@ -105,17 +111,42 @@ class ImageCache:
         """Where a picture lies on disk."""
         return self.folder / key[:2] / f"{key}.npy"
 
-    def holds(self, paths: Iterable[Path]) -> bool:
-        """Whether all these files' pictures are kept."""
-        keys = [self.keys.get(path, "") for path in paths]
-        return all(key in self.pictures or key in self.on_disk for key in keys)
-
     def read(self, path: Path) -> Tensor:
         """A picture, uint8 RGB, (3, H, W), as `images.read_image` gives it."""
         key = self.keys.get(path, "")
         if key in self.on_disk and (kept := read_array(self.file(key))) is not None:
             return torch.from_numpy(kept)
         return self.pictures[key] if key in self.pictures else read_image(path)
+
+
+def mark_cache(folder: Path) -> None:
+    """Make a folder for what can be computed again, with the mark by which `remove_cache` knows it."""
+    if not (folder / MARK).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).write_text(MARK_TEXT, encoding="utf-8")
+
+
+def remove_cache(folder: Path) -> int:
+    """Remove what was kept in `data.cache_folder`; returns the bytes freed.
+
+    Only from folders with the cache's mark, and there only files with names of its own: a dataset's images lie in a
+    folder called images, too. Raises `UserError` where there are files but no mark.
+    """
+    freed = 0
+    for kept in (folder / name for name in KEPT_ON_DISK):
+        if not kept.is_dir():
+            continue
+        if not (kept / MARK).is_file():
+            raise UserError(f"{kept}: has no {MARK}, so it is no cache of ours and stays; remove it yourself if it is")
+        for path in kept.glob("*/*"):
+            if OURS.fullmatch(path.name) or path.name.startswith(UNFINISHED):
+                freed += path.stat().st_size
+                path.unlink()
+        for empty in [path for path in kept.iterdir() if path.is_dir() and not any(path.iterdir())]:
+            empty.rmdir()
+        if list(kept.iterdir()) == [kept / MARK]:
+            shutil.rmtree(kept)
+    return freed
 
 
 def read_array(path: Path) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -123,7 +124,13 @@ def fit_logistic(prediction: ArrayLike, mos: ArrayLike) -> Logistic | None:
     It falls where the raw correlation is negative. Midpoint and width stay within 4 and from 0.02 to 100 standard
     deviations: on a straight line the best curve has no end, and one so wide is straight for all purposes.
     """
-    x, y = pair(prediction, mos)
+    return fit_vectors(*(side.tobytes() for side in pair(prediction, mos)))
+
+
+@functools.lru_cache(maxsize=256)  # two metrics and a plot ask for the same fit, which takes a tenth of a second
+def fit_vectors(prediction: bytes, mos: bytes) -> Logistic | None:
+    """`fit_logistic` of two float64 vectors as bytes."""
+    x, y = np.frombuffer(prediction), np.frombuffer(mos)
     if len(x) <= FIT_PARAMETERS or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     centre, scale = x.mean(), x.std()

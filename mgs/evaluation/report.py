@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +148,9 @@ def make_tables(
     all_of_them = protocol.protocol == "published" and per_fold["fold"].nunique() == PUBLISHED_FOLDS
     same_folds = all_of_them and not protocol.trained_on
     if literature := literature_table(summary, protocol.dataset, own, same_folds=same_folds):
-        tables["literature"] = literature
+        tables["literature"] = replace(literature, notes=protocol.notes)
     if per_fold["fold"].nunique() > 1:
-        tables["folds"] = fold_table(per_fold, f"{title}, by fold")
+        tables["folds"] = replace(fold_table(per_fold, f"{title}, by fold"), notes=protocol.notes)
     return tables
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mgs.config import DIMENSIONS, Config, flat_config
-from mgs.config_files import find_configs, load_config, refuse_other_run
+from mgs.config_files import load_configs, refuse_other_run
 from mgs.data.audit import Finding, audit
 from mgs.data.datasets import facts_of, find_generator
 from mgs.data.image_cache import ImageCache
@@ -28,7 +28,7 @@ from mgs.evaluation.comparison import read_tested_run, write_comparison
 from mgs.evaluation.journal import read_curves
 from mgs.evaluation.page import Picture
 from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
-from mgs.machine import choose_device, choose_precision, environment
+from mgs.machine import choose_device, choose_precision, environment, keep_freed_memory
 from mgs.model.clip_backbone import input_size
 from mgs.model.fragments import Prompt, split_prompt
 from mgs.model.mgs import find_truncated
@@ -64,9 +64,8 @@ def main(argv: Sequence[str]) -> None:
             raise UserError("--compare: takes two or more folders of runs, and nothing else beside them")
         compare(options.compare)
         return
-    paths, overrides = find_configs(options.words)
-    configs = [load_config(path, overrides) for path in paths]
-    for config in configs:
+    keep_freed_memory()
+    for config in load_configs(options.words):
         if options.checkpoint:
             test_elsewhere(config, options.checkpoint)
         else:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from mgs.config import NOT_THE_RUN, Config, differing_keys
-from mgs.config_files import find_configs, load_config, refuse_other_run, save_config
+from mgs.config import NOT_THE_RUN, Config, DataConfig, differing_keys
+from mgs.config_files import load_config, load_configs, refuse_other_run, save_config
 from mgs.data.audit import audit
+from mgs.data.datasets import facts_of
 from mgs.data.demo import write_demo
 from mgs.data.image_cache import ImageCache
 from mgs.data.splits import Fold, read_folds
@@ -23,9 +25,9 @@ from mgs.data.views import denormalise
 from mgs.errors import UserError
 from mgs.evaluation.folds import selection_value
 from mgs.evaluation.journal import Journal
-from mgs.files import locked, remove_unfinished, write_json
+from mgs.files import is_held, locked, remove_unfinished, write_json
 from mgs.interrupts import heed_signals
-from mgs.machine import choose_device, compile_or_not, compute_alike, environment
+from mgs.machine import choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
 from mgs.model.clip_backbone import input_size, load_backbone
 from mgs.model.fragments import Prompt
 from mgs.model.freezing import describe_parameters
@@ -43,8 +45,8 @@ def main(argv: Sequence[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print(__doc__)
         return
-    paths, overrides = find_configs(argv)
-    configs = [load_config(path, overrides) for path in paths]
+    keep_freed_memory()
+    configs = load_configs(argv)
     folders = [config.run_folder for config in configs]
     if repeated := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
@@ -69,8 +71,8 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
     if skipped:
         tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
     for finding in audit(folds):
-        if finding.kind == "leak" and not config.data.allow_leaks:
-            remedy = "mend the folds, or set data.allow_leaks=true, and every table will say so"
+        if finding.kind == "leak" and not (config.data.allow_leaks or are_published(config.data, folds)):
+            remedy = "correct the folds, or set data.allow_leaks=true, and every table will say so"
             raise UserError(f"{config.data.dataset}: leak: {finding.text}; {remedy}")
         if finding.kind != "note":
             tqdm.write(f"{config.data.dataset}: {finding}")
@@ -85,12 +87,24 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
     return folds
 
 
+def are_published(data: DataConfig, folds: Sequence[Fold]) -> bool:
+    """Whether these are the literature's folds of a dataset, which are what they are, rather than ours or a user's."""
+    return folds[0].protocol == "published" and not facts_of(data.dataset).own
+
+
 def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None:
-    """Train one config's folds into its run folder; what is finished there stays, what was interrupted goes on."""
-    with locked(config.run_folder / ".lock", str(config.run_folder)):
-        open_run_folder(config, folds)
+    """Train one config's folds into its run folder; finished ones are kept, interrupted ones resumed.
+
+    Each fold is locked, so that other processes may train other folds of the run at the same time.
+    """
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
+    with ExitStack() as locks:
+        with locked(config.run_folder / ".lock", str(config.run_folder), wait=True):
+            for folder in folders.values():
+                locks.enter_context(lock_fold(folder))
+            open_run_folder(config, list(folders.values()))
         for fold in folds:
-            folder = fold_folder(config.run_folder, fold.number)
+            folder = folders[fold.number]
             remove_unfinished(folder)
             if (folder / FINISHED).exists():
                 refuse_other_fold(folder, fold.sha256)
@@ -103,25 +117,44 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             train_fold(config, fold, folder, images)
 
 
-def open_run_folder(config: Config, folds: Sequence[Fold]) -> None:
-    """Make runs/<name> with its record; `overwrite` removes the folds named, or all of them if the config changed."""
-    record = config.run_folder / "config.yaml"
-    begun = [path for name in (FINISHED, PROGRESS) for path in config.run_folder.glob(f"fold_*/{name}")]
-    if begun and not config.overwrite:
+def open_run_folder(config: Config, folders: Sequence[Path]) -> None:
+    """Make runs/<name> with its record; `overwrite` removes the folds in `folders`, or all if the config changed.
+
+    Folds that other processes are training count as begun.
+    """
+    run = config.run_folder
+    record = run / "config.yaml"
+    begun = [path for name in (FINISHED, PROGRESS) for path in run.glob(f"fold_*/{name}")]
+    own = [lock_of(folder) for folder in folders]
+    held = [lock for lock in run.glob(".fold_*.lock") if lock not in own and is_held(lock)]
+    if record.exists() and (begun or held) and not config.overwrite:
         refuse_other_run(config, record)  # once more: another process may have trained here since the check
-    if config.overwrite and record.exists():
+    if record.exists() and config.overwrite:
         changed = differing_keys(load_config(record), config, ignored=NOT_THE_RUN)
-        replaced = [fold_folder(config.run_folder, fold.number) for fold in folds]
-        for old in [*(config.run_folder.glob("fold_*") if changed else replaced), config.run_folder / "report"]:
+        if changed and held:
+            problem = f"other processes train folds of it with another {', '.join(changed)}"
+            raise UserError(f"{run}: {problem}; wait for them to end, or say name=ANOTHER")
+        for old in [*(run.glob("fold_*") if changed else folders), run / "report"]:
             shutil.rmtree(old, ignore_errors=True)
-    remove_unfinished(config.run_folder)
+    remove_unfinished(run)
     save_config(dataclasses.replace(config, overwrite=False, folds=[]), record)
+    write_json(run / "environment.json", environment(choose_device(config.device)))
+
+
+def lock_fold(folder: Path) -> AbstractContextManager[None]:
+    """Hold a fold's lock; `UserError` where another process trains the fold."""
+    return locked(lock_of(folder), str(folder))
+
+
+def lock_of(folder: Path) -> Path:
+    """A fold's lock; beside its folder, which may be removed."""
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> None:
     """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched.
 
-    What an interrupted attempt left goes on where it stopped.
+    What an interrupted attempt left is resumed where it stopped.
     """
     backbone = load_backbone(config.model.clip)
     pipeline = Pipeline.of(config, config.views, input_size(backbone.clip), images)
@@ -134,7 +167,6 @@ def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> 
         model.run_block = compile_or_not(model.run_block)
     trainer = Trainer(model, fold.train, config, pipeline)
     keeper = Keeper(folder, Setting(config, fold, backbone, pipeline.device), model, trainer)
-    write_json(config.run_folder / "environment.json", environment(pipeline.device))
     with heed_signals(), Journal(folder, keeper.history.lines) as journal, keeper:
         while (epoch := trainer.counts.epoch) <= config.train.epochs:
             progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"

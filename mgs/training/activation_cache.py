@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mgs.config import Config
 from mgs.data.datasets import Sample
-from mgs.data.image_cache import ACTIVATIONS, ImageCache, read_array, write_array
+from mgs.data.image_cache import ACTIVATIONS, ImageCache, mark_cache, read_array, write_array
 from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk
 from mgs.machine import autocast
@@ -77,6 +77,7 @@ def open_activations(
             f"disk leave {max(allowed, 0) / GB:.2f} GB; computed every time instead (python -m mgs clean makes room)"
         )
         return None
+    mark_cache(root)
     tqdm.write(f"frozen half: writing {size} to {cache.folder}; python -m mgs clean removes it")
     for sample in tqdm(missing, desc="frozen half", unit="image", leave=False):
         write_array(cache.file(sample), compute(model, sample, pipeline).to(dtype).cpu().numpy())

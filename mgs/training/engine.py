@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,8 @@ from tqdm import tqdm
 from mgs.config import Config, TrainConfig
 from mgs.data.datasets import Sample
 from mgs.errors import UserError
-from mgs.training.pipeline import Batch, EpochOrder, Pipeline, make_loader
+from mgs.machine import exact_products
+from mgs.training.pipeline import Batch, Pipeline, epoch_order, eval_batch
 
 MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite, before training stops
 RESTORED = ("optimizer", "schedule", "scaler")  # of a trainer, beside weights and counts
@@ -63,11 +65,9 @@ class Trainer:
 
     def __init__(self, model: nn.Module, samples: Sequence[Sample], config: Config, pipeline: Pipeline) -> None:
         self.model, self.config, self.pipeline = model, config, pipeline
-        self.images = len(samples)
-        self.order = EpochOrder(len(samples), config.seed)
-        self.loader = make_loader(samples, config, pipeline, order=self.order)
-        steps = config.train.epochs * len(self.loader)
-        self.optimizer, self.schedule = make_optimizer(model, config.train, steps=steps)
+        self.samples = samples
+        self.steps = config.train.epochs * math.ceil(len(samples) / config.train.batch_size)  # of the whole run
+        self.optimizer, self.schedule = make_optimizer(model, config.train, steps=self.steps)
         self.scaler = torch.amp.GradScaler(pipeline.device.type, enabled=pipeline.dtype == torch.float16)
         self.counts = Counts()
 
@@ -95,21 +95,21 @@ class Trainer:
     def train_epoch(self, description: str, after_step: Callable[[], None] = lambda: None) -> float:
         """What is left of a pass over the training samples, with a progress bar; returns the mean loss per image.
 
-        A step whose loss or gradient is not finite is skipped and counted. Ten in a row, or an epoch of nothing else,
-        raise a `UserError`.
+        A step whose loss or gradient is not finite is skipped and counted: in float16 the first few are normal. Ten in
+        a row, in whatever epochs, or a run of nothing else raise a `UserError`.
         """
         self.model.train()
-        counts = self.counts
-        self.order.epoch = counts.epoch
-        self.order.start = min(counts.steps * self.config.train.batch_size, self.images)
-        with tqdm(total=self.images, initial=self.order.start, desc=description, unit="image", leave=False) as bar:
-            for batch in self.pipeline.batches(self.loader):
+        counts, size, total = self.counts, self.config.train.batch_size, len(self.samples)
+        done = min(counts.steps * size, total)
+        rest = [self.samples[i] for i in epoch_order(total, self.config.seed, counts.epoch)[done:]]
+        with tqdm(total=total, initial=done, desc=description, unit="image", leave=False) as bar:
+            for batch in self.pipeline.batches(rest, size):
                 loss = self.step(batch)
                 counts.steps += 1
                 if loss is not None:
                     counts.loss += loss * len(batch)
                     counts.images += len(batch)
-                elif counts.skipped_in_a_row >= min(MOST_SKIPPED, len(self.loader)):
+                elif counts.skipped_in_a_row >= MOST_SKIPPED or counts.skipped == self.steps:
                     raise UserError(
                         f"training: {counts.skipped_in_a_row} steps in a row whose loss or gradient is not finite; "
                         f"{LOWER_RATE}"
@@ -129,14 +129,17 @@ class Trainer:
         """One optimiser step; returns the batch's loss, or None for a step that was skipped."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = sum_of_errors(self.pipeline.score(self.model, batch), [sample for _, sample in batch])
-        self.scaler.scale(loss).backward()
+        with exact_products:
+            self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_gradient)
         taken = bool(torch.isfinite(torch.stack([loss.detach(), norm])).all())
         if taken:
             self.scaler.step(self.optimizer)
         self.scaler.update()  # fp16: after an overflow, on to a smaller scale
-        self.schedule.step()
+        with warnings.catch_warnings():  # torch takes a first step that was skipped for one that was forgotten
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+            self.schedule.step()
         self.counts.skipped_in_a_row = 0 if taken else self.counts.skipped_in_a_row + 1
         self.counts.skipped += not taken
         return loss.item() if taken else None
@@ -148,7 +151,7 @@ def predict(model: nn.Module, samples: Sequence[Sample], config: Config, pipelin
     model.eval()
     rows: list[dict] = []
     with tqdm(total=len(samples), desc="scoring", unit="image", leave=False, delay=2) as bar:
-        for batch in pipeline.batches(make_loader(samples, config, pipeline)):
+        for batch in pipeline.batches(samples, eval_batch(config, pipeline.device)):
             scores = {name: values.tolist() for name, values in pipeline.score(model, batch).items()}
             if not all(math.isfinite(scores[d][i]) for i, (_, sample) in enumerate(batch) for d in sample.targets):
                 raise UserError(f"scoring: the model gives no finite scores; {LOWER_RATE}")

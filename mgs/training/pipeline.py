@@ -11,16 +11,15 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from mgs.config import Config, ViewsConfig
 from mgs.data.datasets import Sample
 from mgs.data.image_cache import ImageCache
-from mgs.data.images import BadImage, read_image
+from mgs.data.images import BadImage
 from mgs.data.views import make_views
 from mgs.errors import UserError
-from mgs.interrupts import ignore_interrupts, stop_if_interrupted
-from mgs.machine import autocast, choose_device, choose_precision, forbid_tf32, keep_freed_memory
+from mgs.interrupts import stop_if_interrupted
+from mgs.machine import autocast, choose_device, choose_precision, exact_products
 from mgs.model.fragments import Prompt
 from mgs.model.mgs import Scores
 
@@ -41,32 +40,45 @@ class Pipeline:
     dtype: torch.dtype
     images: ImageCache
     halfway: Callable[[Sample], Tensor] | None = None
+    workers: int = 1  # threads that read pictures
 
     @classmethod
     def of(cls, config: Config, settings: ViewsConfig, size: int, images: ImageCache) -> Pipeline:
-        forbid_tf32()
-        keep_freed_memory()
+        """On the device and in the precision of `config`, with views as `settings` say, `size` pixels a side."""
         device = choose_device(config.device)
-        return cls(settings, size, device, choose_precision(config.precision, device), images)
+        dtype = choose_precision(config.precision, device)
+        return cls(settings, size, device, dtype, images, workers=config.data.workers)
 
     def read(self, sample: Sample) -> Tensor:
-        """What is kept of a sample: its picture, or the model's constant half of it."""
-        return self.halfway(sample) if self.halfway else self.images.read(sample.image)
+        """What is kept of a sample: its picture, or the model's constant half of it. Decodes what is not kept."""
+        try:
+            return self.halfway(sample) if self.halfway else self.images.read(sample.image)
+        except BadImage as error:
+            raise UserError(f"{error}; it was whole when this began: put it back") from None
 
-    def batches(self, loader: DataLoader) -> Iterator[Batch]:
-        """The loader's batches, on the device, fetched ahead; a signal that `heed_signals` holds back ends it."""
+    def batches(self, samples: Sequence[Sample], size: int) -> Iterator[Batch]:
+        """Batches of `size`, on the device, fetched ahead; a signal that `heed_signals` holds back ends them.
 
-        def move(tensor: Tensor | str) -> Tensor:
-            if isinstance(tensor, str):
-                raise UserError(f"{tensor}; it was whole when this began: put it back")
-            if tensor.device.type == self.device.type:
-                return tensor
-            return tensor.pin_memory().to(self.device, non_blocking=True)
+        Raises `UserError` for a picture that cannot be read any more.
+        """
+
+        def fetch() -> Iterator[Batch]:
+            with ThreadPoolExecutor(max(self.workers, 1)) as pool:  # threads: Pillow decodes without the GIL
+                for start in range(0, len(samples), size):
+                    part = samples[start : start + size]
+                    tensors = map(self.move, pool.map(self.read, part))
+                    yield list(zip(tensors, part, strict=True))
 
         stop_if_interrupted()
-        for batch in ahead([(move(tensor), sample) for tensor, sample in batch] for batch in loader):
+        for batch in ahead(fetch()):
             yield batch
-            stop_if_interrupted()  # here the caller has done with the batch
+            stop_if_interrupted()  # here the caller has finished with the batch
+
+    def move(self, tensor: Tensor) -> Tensor:
+        """A tensor on the device."""
+        if tensor.device.type == self.device.type:
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def views(self, pictures: Sequence[Tensor]) -> list[Tensor]:
         """Each picture's views, (V, 3, S, S), on the device; pictures of one size are cut together."""
@@ -92,70 +104,17 @@ class Pipeline:
         order, parts = [], []
         for members in by_count.values():
             stacked = torch.stack([inputs[i] for i in members]).float()
-            with autocast(self.device, self.dtype):
+            with autocast(self.device, self.dtype), exact_products:
                 parts.append(run(stacked, [prompts[i] for i in members]))
             order += members
         back = torch.tensor(order, device=self.device).argsort()
         return {name: torch.cat([vars(part)[name] for part in parts])[back] for name in vars(parts[0])}
 
 
-class SampleTensors(Dataset):
-    """Samples, each with the tensor that `read` gives for it, or the reason why there is none any more."""
-
-    def __init__(self, samples: Sequence[Sample], read: Callable[[Sample], Tensor]) -> None:
-        self.samples, self.read = samples, read
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor | str, Sample]:
-        sample = self.samples[index]
-        try:
-            return self.read(sample), sample
-        except BadImage as error:  # a worker process could not raise it in one piece
-            return str(error), sample
-
-
-class EpochOrder(Sampler[int]):
-    """Positions of samples in the order of one epoch, which seed and epoch alone decide; `start` of them left out."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed = count, seed
-        self.epoch, self.start = 1, 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return iter(order[self.start :].tolist())
-
-
-def make_loader(
-    samples: Sequence[Sample], config: Config, pipeline: Pipeline, *, order: EpochOrder | None = None
-) -> DataLoader:
-    """Batches of samples, for training in an `order`, for evaluation as they come and more at once.
-
-    Worker processes decode pictures only where the pipeline doesn't keep them.
-    """
-    kept = pipeline.halfway is not None or pipeline.images.holds(sample.image for sample in samples)
-    workers = 0 if kept else config.data.workers
-    data = SampleTensors(samples, pipeline.read if kept else decode)
-    return DataLoader(
-        data,
-        batch_size=config.train.batch_size if order else eval_batch(config, pipeline.device),
-        sampler=order or SequentialSampler(data),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=ignore_interrupts,
-        generator=torch.Generator(),  # it draws seeds for its workers, which must not move the global generator
-        collate_fn=list,  # pictures differ in size, so they stay a list
-    )
-
-
-def decode(sample: Sample) -> Tensor:
-    """A sample's picture, straight from its file."""
-    return read_image(sample.image)
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """Positions of `count` samples in the order of one epoch, which seed and epoch alone decide."""
+    order: list[int] = np.random.default_rng((seed, epoch)).permutation(count).tolist()
+    return order
 
 
 def eval_batch(config: Config, device: torch.device) -> int:

@@ -1,0 +1,96 @@
+"""Precision as it is asked for, or said not to be; and a process left with the settings that it had."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from mgs import machine
+from mgs.errors import explain_failure, is_out_of_memory
+from mgs.machine import choose_precision, environment, exact_products
+
+CPU = torch.device("cpu")
+REDUCED = {  # by each of torch's three ways to ask for TF32
+    "new": "torch.backends.fp32_precision = 'tf32'",
+    "old": "torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True",
+    "one word": "torch.set_float32_matmul_precision('high')",
+}
+LOOK = "([part.fp32_precision for part in PARTS], old())"
+SCRIPT = """if True:
+    import torch
+    from mgs.machine import environment, exact_products
+    b = torch.backends
+    PARTS = b.cuda.matmul, b.cudnn.conv, b.mkldnn.matmul, b.mkldnn.conv
+    def old():
+        try:
+            return b.cuda.matmul.allow_tf32, b.cudnn.allow_tf32
+        except RuntimeError:
+            return "the host mixed the ways itself"
+    {ask}
+    before = {look}
+    with exact_products:
+        with exact_products:
+            environment(torch.device("cpu"))
+        assert all(part.fp32_precision in ("ieee", "none") for part in PARTS), [p.fp32_precision for p in PARTS]
+    assert {look} == before, ({look}, before)
+"""
+
+
+def test_a_precision_that_a_cpu_would_emulate_is_said_once_and_not_used(monkeypatch, capsys):
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: False)
+    machine.say_once.cache_clear()
+    for _ in range(2):
+        assert choose_precision("bf16", CPU) == torch.float32
+        assert choose_precision("fp16", CPU) == torch.float32
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["precision=bf16", "precision=fp16"]
+    assert all(line.endswith("using float32") for line in lines)
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: True)
+    assert choose_precision("bf16", CPU) == torch.bfloat16
+    assert choose_precision("auto", CPU) == torch.float32
+
+
+@pytest.mark.parametrize("ask", REDUCED)
+def test_float32_means_float32_within_our_calls_and_what_the_host_asked_for_outside(ask):
+    code = SCRIPT.format(ask=REDUCED[ask], look=LOOK)  # a process of its own: some of these settings have no way back
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_last_thread_to_leave_restores_what_the_first_one_found():
+    entered, leave = threading.Event(), threading.Event()
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+
+    def hold():
+        with exact_products:
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    with exact_products:
+        thread.start()
+        entered.wait()
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    leave.set()
+    thread.join()
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_running_out_of_memory_is_known_by_all_its_names(text):
+    assert is_out_of_memory(RuntimeError(text))
+    assert explain_failure(RuntimeError(text)).startswith("out of memory")
+    assert not is_out_of_memory(ValueError(text))
+
+
+def test_the_record_of_the_machine_needs_no_setting_that_may_be_mixed():
+    assert "tf32" not in environment(CPU)
