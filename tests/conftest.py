@@ -60,9 +60,9 @@ def random_clip(*, size=96, patch=16, width=128, layers=3, embed=64, text_width=
 
 
 @pytest.fixture
-def two_threads():
-    """Two threads for a test on full-size towers."""
-    torch.set_num_threads(2)
+def two_threads(request):
+    """Two threads for a test that, where all is asked for, runs on full-size towers too."""
+    torch.set_num_threads(2 if request.config.getoption("--all") else 1)
     yield
     torch.set_num_threads(1)
 
