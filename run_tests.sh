@@ -1,11 +1,25 @@
 #!/usr/bin/env bash
-# Run the tests: bash run_tests.sh [--quick] [pytest arguments ...]; --quick leaves out the slow ones.
+# Run the tests on all cores: bash run_tests.sh [--all] [pytest arguments ...]; --all adds the slow ones.
 set -euo pipefail
 cd "$(dirname "$0")"
 source scripts/python_env.sh
-"$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null || "$PYTHON" -m pip install --quiet --disable-pip-version-check 'pytest>=8.0' 'hypothesis>=6.100'
-if [ "${1:-}" = --quick ]; then
-  shift
-  set -- -m "not slow" "$@"
-fi
-exec "$PYTHON" -m pytest "$@"
+
+# Install those of the packages that are absent, or too old, where the tests will run.
+need() {
+  "$PYTHON" - "$@" <<'PYTHON' 2>/dev/null || "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@"
+import importlib.metadata, sys
+from packaging.requirements import Requirement
+
+for requirement in map(Requirement, sys.argv[1:]):
+    if not requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True):
+        sys.exit(1)
+PYTHON
+}
+
+need 'pytest>=8.0' 'pytest-xdist>=3.2' 'hypothesis>=6.100' 'onnx>=1.21' 'onnxscript>=0.2' 'onnxruntime>=1.18' \
+  'torchmetrics>=1.3' 'pyarrow>=23.0.1' 'huggingface_hub>=0.23' 'playwright>=1.40'
+case " $* " in *" --all "*)
+  need atheris || echo "no atheris for this machine: the fuzzing will be skipped" >&2 ;;
+esac
+export OMP_NUM_THREADS=1  # each worker has one core
+exec "$PYTHON" -m pytest --quiet -n auto --maxprocesses 8 --dist worksteal "$@"

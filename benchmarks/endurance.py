@@ -10,15 +10,16 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from scipy.stats import theilslopes
 from tqdm import tqdm
 
 from mgs.data.demo import write_demo
+from mgs.errors import exit_on_user_error
 from mgs.recipes import train
 from mgs.training.progress import read_progress
 
@@ -76,41 +78,59 @@ def kill(times: int, seed: int) -> bool:
     return ends == equal and not left
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    """The demo's training, in a folder that has what it needs."""
-    command = [sys.executable, str(REPOSITORY / "train.py"), "configs/demo.yaml", f"train.save_minutes={SAVE_MINUTES}"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start(folder: Path) -> BaseProcess:
+    """The demo's training, in a folder that has what it needs; what it says goes to `log` there.
+
+    A process that has imported all and computed nothing forks it, since torch takes seconds to import.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mgs.recipes.train", "clip"])
+    process = context.Process(target=train_in, args=(folder,))
+    process.start()
+    return process
+
+
+def train_in(folder: Path) -> None:
+    """The training's own process."""
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(folder)
+    exit_on_user_error(train.main, ["configs/demo.yaml", f"train.save_minutes={SAVE_MINUTES}"])
 
 
 def die(folder: Path, seconds: float) -> bool:
     """Train, and kill the process so long after its first step; whether it had not come to its end by then."""
-    with start(folder) as process:
-        assert process.stderr is not None
-        seen = b""
-        while b"epoch" not in seen and (chunk := os.read(process.stderr.fileno(), 4096)):
-            seen += chunk
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=seconds)
-        process.kill()
-        process.wait()
-        if process.returncode not in (0, -signal.SIGKILL):
-            raise SystemExit(f"the training failed by itself: {seen.decode(errors='replace')[-2000:]}")
-        return process.returncode != 0
+    (folder / "log").unlink(missing_ok=True)
+    process = start(folder)
+    while process.is_alive() and b"epoch" not in said(folder):
+        time.sleep(0.02)
+    process.join(seconds)
+    process.kill()
+    process.join()
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"the training failed by itself: {said(folder).decode(errors='replace')[-2000:]}")
+    return process.exitcode != 0
+
+
+def said(folder: Path) -> bytes:
+    """What the training has printed."""
+    log = folder / "log"
+    return log.read_bytes() if log.exists() else b""
 
 
 def find_place(folder: Path) -> tuple[int, int]:
-    """Epoch and step that the next attempt will go on from."""
+    """Epoch and step that the next attempt resumes at."""
     content = read_progress(folder / "runs/demo/fold_01/last.pt")
     return (content["trainer"]["counts"]["epoch"], content["trainer"]["counts"]["steps"]) if content else (0, 0)
 
 
 def finish(folder: Path) -> dict[str, bytes]:
     """Train to the end; what it leaves."""
-    with start(folder) as process:
-        _, error = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"the training failed by itself: {error.decode(errors='replace')[-2000:]}")
+    process = start(folder)
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"the training failed by itself: {said(folder).decode(errors='replace')[-2000:]}")
     return results(folder)
 
 

@@ -1,7 +1,7 @@
 """MGS computed the obvious way, with gradients: what the speed of the package is measured against.
 
 Each branch encodes all views for itself, each image its own prompt and fragments, every text takes 77 tokens, and the
-sentences are encoded anew at every step. A `Way` says which of this is saved, so that the savings can be switched on
+sentences are encoded again at every step. A `Way` says which of this is saved, so that the savings can be switched on
 one after the other.
 """
 

@@ -164,5 +164,5 @@ def refuse_other_run(config: Config, record: Path) -> None:
     if changed:
         raise UserError(
             f"{record.parent}: holds a run with another {', '.join(changed)}; "
-            "say name=ANOTHER for a run of its own, or train it anew with overwrite=true"
+            "say name=ANOTHER for a run of its own, or train it again with overwrite=true"
         )

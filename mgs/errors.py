@@ -24,7 +24,7 @@ OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory|CU[A-Z]+_STATUS_
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one line of what is wrong, where, and the remedy; shown without traceback.
+    """A mistake that the user can fix: one line of what is wrong, where, and the remedy; shown without traceback.
 
     What it quotes may be a stranger's, of any length and with line breaks.
     """
@@ -34,7 +34,7 @@ class UserError(Exception):
 
 
 def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
-    """Run a command's `main`; what a user can mend is one line on stderr and exit code 2, our own bugs a traceback.
+    """Run a command's `main`; what a user can fix is one line on stderr and exit code 2, our own bugs a traceback.
 
     Ctrl-C and SIGTERM end it with a line too, and with the shell's exit codes for them, 130 and 143.
     """
@@ -70,7 +70,7 @@ def leave_system_errors(failure: threading.ExceptHookArgs) -> None:
 
 
 def explain_failure(error: Exception) -> str | None:
-    """What went wrong and the remedy, for what users cause or can mend; None for our own bugs."""
+    """What went wrong and the remedy, for what users cause or can fix; None for our own bugs."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return str(error)

@@ -149,7 +149,7 @@ def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
             result = compiled(*args, **options)
         except Exception as error:  # the compiler's stages have no common base class for what they raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            tqdm.write(f"warning: torch.compile failed, going on without it: {reason}", file=sys.stderr)
+            tqdm.write(f"warning: torch.compile failed, continuing without it: {reason}", file=sys.stderr)
             chosen = function
             return function(*args, **options)
         chosen = compiled  # from here on an error is the function's own

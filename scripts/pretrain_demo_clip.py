@@ -122,7 +122,7 @@ def sum_of_losses(
 ) -> Tensor:
     """Contrastive loss of (B, D) image embeddings with each group of captions, which compete within their group only.
 
-    Captions on the content are drawn anew for each batch; the sentences on the levels are few, so all stand in each.
+    Captions on the content are drawn again for each batch; the sentences on the levels are few, so all stand in each.
     """
     texts = encode_text(model, [text for group in groups for text, _ in group])
     total, start = torch.zeros(()), 0

@@ -8,14 +8,38 @@ import torch
 from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
+from torch.utils.tensorboard import SummaryWriter
 
+from mgs.evaluation import journal, report
 from mgs.model.clip_backbone import openai_clip
 
-settings.register_profile("untimed", deadline=None)  # a machine that is busy fails no test
-settings.load_profile("untimed")
 torch.set_num_threads(1)  # the towers here are tiny: waiting for a second thread costs more than it brings
 IMAGES = 30  # of the set that `own_set` makes
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+# No time limit on an example: a machine that is busy fails no test.
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("all", deadline=None)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="also the tests marked slow, and more examples in the others")
+
+
+def pytest_configure(config):
+    settings.load_profile("all" if config.getoption("--all") else "quick")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is slow, unless all is asked for."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow and not config.getoption("--all"):
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not config.getoption("--all"):
+        terminalreporter.write_line("The slow tests were left out; --all runs them.")
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +60,9 @@ def random_clip(*, size=96, patch=16, width=128, layers=3, embed=64, text_width=
 
 
 @pytest.fixture
-def two_threads():
-    """Two threads for a test on full-size towers."""
-    torch.set_num_threads(2)
+def two_threads(request):
+    """Two threads for a test that, where all is asked for, runs on full-size towers too."""
+    torch.set_num_threads(2 if request.config.getoption("--all") else 1)
     yield
     torch.set_num_threads(1)
 
@@ -57,8 +81,9 @@ def own_set(tmp_path_factory):
     rows = []
     for i in range(IMAGES):
         level = i / (IMAGES - 1)
-        pixels = (level * 200 + rng.random((40, 60, 3)) * 55).astype(np.uint8)
-        Image.fromarray(pixels).resize((780, 520)).save(folder / f"{i}.png")
+        pixels = (level * 200 + rng.random((16, 18, 3)) * 55).astype(np.uint8)
+        # plain squares pack and unpack fast; no side is below 512, so that nothing is enlarged
+        Image.fromarray(pixels).resize((576, 512), Image.Resampling.NEAREST).save(folder / f"{i}.png")
         rows.append([f"{i}.png", f"a grey wall, number {i}", 1 + 8 * level, 9 - 8 * level])
     with (folder / "mos.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["image", "prompt", "quality", "correspondence"], *rows])
@@ -70,9 +95,20 @@ def own_set(tmp_path_factory):
     return folder
 
 
+def skip_plots(patch):
+    """Have training and testing draw nothing, which is most of the time that a small run takes."""
+    patch.setattr(SummaryWriter, "add_figure", lambda *args, **options: None)
+    for name in ("draw_scatter", "draw_views"):
+        patch.setattr(journal, name, lambda *args: None)
+    patch.setattr(report, "draw_sections", lambda *args: {})
+    patch.setattr(report, "choose_gallery", lambda *args: {})
+
+
 @pytest.fixture
-def here(own_set, tmp_path, monkeypatch):
-    """A copy of the user's folder, and the working directory in it."""
+def here(own_set, tmp_path, monkeypatch, request):
+    """A copy of the user's folder, and the working directory in it; plots are drawn where a test is marked `plots`."""
     shutil.copytree(own_set, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    if not request.node.get_closest_marker("plots"):
+        skip_plots(monkeypatch)
     return tmp_path

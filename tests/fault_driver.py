@@ -1,4 +1,4 @@
-"""Trains under faults.so, a fork per case: `python fault_driver.py CASES.json`, a line of JSON on stdout per result.
+"""Trains under faults.so, a fork per case: a line of JSON on stdin for a case, one on stdout for what became of it.
 
 Everything is imported once, and nothing computed, since PyTorch's threads do not outlive a fork. Each case then is a
 process of its own, with its own folder and its own fault.
@@ -14,7 +14,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+import pytest  # noqa: E402
+from conftest import skip_plots  # noqa: E402
+
 from mgs.errors import exit_on_user_error  # noqa: E402
+from mgs.model.clip_backbone import openai_clip  # noqa: E402
 from mgs.recipes import train  # noqa: E402
 
 
@@ -51,8 +55,11 @@ def count_calls() -> int:
 
 
 def main() -> None:
-    """Answer every case of the file, in order."""
-    for case in json.loads(Path(sys.argv[1]).read_text()):
+    """Answer cases until there are no more."""
+    skip_plots(pytest.MonkeyPatch())
+    openai_clip()
+    for line in sys.stdin:
+        case = json.loads(line)
         print(json.dumps(run(case["folder"], case["words"], case["fault"])), flush=True)
 
 

@@ -293,12 +293,19 @@ def exchange(data: bytes, longest: int, seed: int) -> bytes:
     import atheris
 
     draw = random.Random(seed)
-    tokens = list(TOKEN.finditer(data))
-    if not tokens or draw.random() < 0.5:
+    if draw.random() < 0.5 or not TOKEN.search(data):
         return atheris.Mutate(data, longest)
+    return exchange_word(data, draw)[:longest]
+
+
+def exchange_word(data: bytes, draw: random.Random) -> bytes:
+    """The input with a word or number of it exchanged for another of its own or a special one."""
+    tokens = list(TOKEN.finditer(data))
+    if not tokens:
+        return data
     start, end = draw.choice(tokens).span()
     new = draw.choice(tokens)[0] if draw.random() < 0.3 else draw.choice(SPECIAL)
-    return (data[:start] + new + data[end:])[:longest]
+    return data[:start] + new + data[end:]
 
 
 def fuzz(door: Door, folder: Path, corpus: Path, findings: Path, seconds: int) -> None:

@@ -1,4 +1,7 @@
-"""The commands as a user types them, in processes of their own: exit code, one line on stderr, nothing half-written."""
+"""The commands as a user types them: exit code, one line on stderr, nothing half-written.
+
+Most run in this process, since torch takes seconds to import; the first of each kind runs in one of its own.
+"""
 
 import os
 import shutil
@@ -8,26 +11,40 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import skip_plots
 from PIL import Image
+
+from mgs import __main__ as command
+from mgs.errors import exit_on_user_error
+from mgs.recipes import train
 
 REPOSITORY = Path(__file__).parents[1]
 ROWS = [f"{i}.jpg,a red circle number {i},{i % 5}.5" for i in range(12)]
 
 
-def run(folder, script, *words, **environment):
+def run(folder, script, *words):
+    """A script in a process of its own."""
     return subprocess.run(
         [sys.executable, str(REPOSITORY / script), *words],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+def call(capsys, function, *args):
+    """What such a process does, in this one: exit code, and what it prints on stdout and stderr."""
+    with pytest.raises(SystemExit) as ending:
+        exit_on_user_error(function, *args)
+    return (ending.value.code, *capsys.readouterr())
+
+
 @pytest.fixture
-def folder(tmp_path):
-    """A user's folder: twelve pictures, a CSV, and a config for the demo's CLIP."""
+def folder(tmp_path, monkeypatch):
+    """A user's folder: twelve pictures, a CSV, and a config for the demo's CLIP; the working directory is in it."""
+    monkeypatch.chdir(tmp_path)
     for i in range(12):
         Image.new("RGB", (32, 32), (20 * i, 0, 0)).save(tmp_path / f"{i}.jpg")
     write_table(tmp_path, ROWS)
@@ -80,56 +97,62 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_one_line_with_exit_code_2_and_nothing_written(folder, case):
+def test_a_mistake_is_one_line_with_exit_code_2_and_nothing_written(folder, capsys, case):
     break_something, words, parts = WRONG[case]
     break_something(folder)
     before = sorted(path.name for path in folder.iterdir())
-    done = run(folder, "train.py", "own.yaml", *words)
-    assert done.returncode == 2, done.stderr
-    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    code, _, stderr = call(capsys, train.main, ["own.yaml", *words])
+    assert code == 2, stderr
+    error = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in stderr
     for part in parts:
         assert part in error[0]
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_asking_for_a_gpu_that_is_not_there_says_so(folder):
-    done = run(folder, "train.py", "own.yaml", "device=cuda")
+def test_a_process_tells_a_mistake_as_its_recipe_does(folder):
+    done = run(folder, "train.py", "own.yaml", "train.lrr=1")
     assert done.returncode == 2
-    assert "device=cuda: torch sees 0 CUDA device(s) here; use device=cpu" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: command line: train.lrr: unknown key")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_asking_for_a_gpu_that_is_not_there_says_so(folder, capsys):
+    code, _, stderr = call(capsys, train.main, ["own.yaml", "device=cuda"])
+    assert code == 2
+    assert "device=cuda: torch sees 0 CUDA device(s) here; use device=cpu" in stderr
     assert not (folder / "runs").exists()
 
 
-def test_a_named_config_whose_data_is_missing_is_an_error_never_the_demo(tmp_path):
+def test_a_named_config_whose_data_is_missing_is_an_error_never_the_demo(tmp_path, monkeypatch, capsys):
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
-    done = run(tmp_path, "train.py", "configs/agiqa3k.yaml", "model.clip=demo")
-    assert done.returncode == 2
-    assert "data/README.md" in done.stderr
-    assert "DEMO" not in done.stdout
+    monkeypatch.chdir(tmp_path)
+    code, stdout, stderr = call(capsys, train.main, ["configs/agiqa3k.yaml", "model.clip=demo"])
+    assert code == 2
+    assert "data/README.md" in stderr
+    assert "DEMO" not in stdout
     assert not (tmp_path / "runs").exists()
 
 
-def test_training_a_users_own_table_from_the_command_line(folder):
-    assert run(folder, "train.py", "own.yaml").returncode == 0
+def test_training_a_users_own_table_from_the_command_line(folder, monkeypatch):
+    skip_plots(monkeypatch)
+    train.main(["own.yaml"])
     done = run(folder, "test.py", "own.yaml")
     assert done.returncode == 0
     assert "custom, protocol random-image, 1 fold" in done.stdout
 
 
-def test_prepare_without_the_download_says_where_it_comes_from(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "mgs", "prepare", "AGIQA-3K"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "github.com" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_prepare_without_the_download_says_where_it_comes_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mgs", "prepare", "AGIQA-3K"])
+    with pytest.raises(SystemExit) as ending:
+        command.main()
+    assert ending.value.code == 2
+    stderr = capsys.readouterr().err
+    assert "github.com" in stderr
+    assert len(stderr.splitlines()) == 1
 
 
 def test_the_commands_help_loads_neither_torch_nor_pandas():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import skip_plots
 from scipy import stats
 
 from mgs.errors import UserError
@@ -15,6 +16,11 @@ from mgs.evaluation.metrics import srcc
 from mgs.evaluation.report import Background, Protocol, write_report
 
 FOLDS, IMAGES = 5, 200
+
+
+@pytest.fixture(autouse=True)
+def _no_plots_of_the_runs(monkeypatch):
+    skip_plots(monkeypatch)  # a comparison reads none of them, and draws its own
 
 
 def make_run(folder, *, seed, correspondence=0.5, folds=range(1, FOLDS + 1), dataset="AGIQA-3K"):

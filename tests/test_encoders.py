@@ -32,7 +32,10 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+FULL = pytest.param("ViT-B/16", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["demo", FULL])
 def clip(request):
     model = random_clip(**SHAPES[request.param])
     for parameter in model.parameters():  # biases and norms start at 0 and 1, where a lost one would not show
@@ -89,9 +92,10 @@ def loss_of(scores):
     return sum(((getattr(scores, d) - targets) ** 2).mean() for d in ("quality", "authenticity", "correspondence"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("clip", "freeze_stem"), [("demo", False), ("demo", True), ("ViT-B/16", False)], indirect=["clip"]
+    ("clip", "freeze_stem"),
+    [("demo", False), ("demo", True), pytest.param("ViT-B/16", False, marks=pytest.mark.slow)],
+    indirect=["clip"],
 )
 def test_scores_and_every_gradient_equal_the_plain_ways(clip, freeze_stem, two_threads):
     for parameter in clip.parameters():

@@ -18,10 +18,10 @@ from mgs.training.checkpoint import load_checkpoint
 from mgs.training.progress import read_progress
 
 TESTS = Path(__file__).parent
-WORDS = ["own.yaml", "train.batch_size=4", "folds=[1]", "train.epochs=2"]
+WORDS = ["own.yaml", "folds=[1]"]
 KEPT = ("best.safetensors", "predictions_val.csv", "metrics.jsonl")
 KILL = 0
-SPREAD = int(os.environ.get("FAULT_SPREAD", 3))  # places in a training where one kind of fault is tried
+SPREAD = int(os.environ.get("FAULT_SPREAD", 2))  # parts of a training, at each of whose ends a kind of fault is tried
 
 # call -> how it fails there. An errno by name says what a user's machine would have said.
 FAULTS = {
@@ -32,20 +32,29 @@ FAULTS = {
     "unlink": (errno.EACCES, KILL),
 }
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="needs Linux and gcc for faults.c"),
-]
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("gcc"), reason="needs Linux and gcc for faults.c"
+)
 
 
 class Bench:
     """Trainings under faults.so, each in a folder of its own."""
 
-    def __init__(self, folder, own_set):
-        self.folder, self.own_set, self.count = folder, own_set, 0
+    def __init__(self, folder, own_set, words):
+        self.folder, self.own_set, self.words, self.count = folder, own_set, words, 0
         self.layer = folder / "faults.so"
         command = ["gcc", "-shared", "-fPIC", "-O1", "-o", self.layer, TESTS / "faults.c", "-ldl"]
         subprocess.run(command, check=True)
+        environment = {**os.environ, "LD_PRELOAD": str(self.layer), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(TESTS / "fault_driver.py")]
+        self.driver = subprocess.Popen(
+            command,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
 
     def prepare(self, call="", at=0, how=0, *, stays=False):
         """A case for the driver, in a new copy of the user's folder."""
@@ -54,21 +63,29 @@ class Bench:
         shutil.copytree(self.own_set, folder)
         fault = {"FAULT_BELOW": folder / "runs", "FAULT_CALL": call, "FAULT_AT": at, "FAULT_HOW": how}
         fault["FAULT_STAYS"] = int(stays)
-        return {"folder": str(folder), "words": WORDS, "fault": {key: str(value) for key, value in fault.items()}}
+        return {"folder": str(folder), "words": self.words, "fault": {key: str(value) for key, value in fault.items()}}
 
     def run(self, cases):
         """What became of each case."""
-        path = self.folder / "cases.json"
-        path.write_text(json.dumps(cases))
-        environment = {**os.environ, "LD_PRELOAD": str(self.layer), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(TESTS / "fault_driver.py"), str(path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        found = []
+        for case in cases:
+            self.driver.stdin.write(json.dumps(case) + "\n")
+            self.driver.stdin.flush()
+            found.append(json.loads(self.driver.stdout.readline()))
+        return found
+
+    def close(self):
+        self.driver.stdin.close()
+        self.driver.wait()
+        self.driver.stdout.close()
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, own_set):
-    return Bench(tmp_path_factory.mktemp("faults"), own_set)
+def bench(tmp_path_factory, own_set, request):
+    epochs = 2 if request.config.getoption("--all") else 1
+    bench = Bench(tmp_path_factory.mktemp("faults"), own_set, [*WORDS, f"train.epochs={epochs}"])
+    yield bench
+    bench.close()
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +124,14 @@ def check_whole(case):
 
 
 @pytest.mark.parametrize("how", sorted({how for ways in FAULTS.values() for how in ways}), ids=name)
-def test_whatever_fails_the_user_reads_one_line_nothing_is_half_written_and_the_run_goes_on(bench, unbroken, how):
+def test_whatever_fails_the_user_reads_one_line_nothing_is_half_written_and_the_run_goes_on(
+    bench, unbroken, how, request
+):
     expected, counts = unbroken
+    first = 0 if request.config.getoption("--all") else 1
     cases, faults = [], []
     for call, ways in FAULTS.items():
-        places = sorted({1 + round(i * (counts[call] - 1) / (SPREAD - 1)) for i in range(SPREAD)})
+        places = sorted({1 + round(i * (counts[call] - 1) / SPREAD) for i in range(first, SPREAD + 1)})
         for at in places if how in ways else ():
             cases.append(bench.prepare(call, at, how, stays=how == errno.ENOSPC))
             faults.append(f"{call} {at} of {counts[call]}")

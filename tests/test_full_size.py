@@ -18,10 +18,19 @@ from mgs.model.mgs import MGS
 from mgs.training.engine import Trainer
 from mgs.training.pipeline import Pipeline
 
+FULL = {"size": 224, "width": 768, "layers": 12, "embed": 512, "text_width": 512, "text_layers": 12}
 
-@pytest.mark.slow
-def test_a_training_step_of_a_full_size_vit_b_16_moves_what_trains_and_nothing_else(two_threads):
-    clip = random_clip(size=224, patch=16, width=768, layers=12, embed=512, text_width=512, text_layers=12)
+
+@pytest.mark.parametrize(
+    ("shape", "parameters", "trained"),
+    [
+        ({"layers": 4, "text_layers": 4}, 4.276e6, range(2, 4)),
+        pytest.param(FULL, 149.6e6, range(6, 12), marks=pytest.mark.slow),
+    ],
+    ids=["small", "ViT-B/16"],
+)
+def test_a_training_step_moves_what_trains_and_nothing_else(two_threads, shape, parameters, trained):
+    clip = random_clip(**shape)
     config = Config(name="x")
     config.data.workers, config.train.batch_size = 0, 2
     model = MGS(clip, config.model)
@@ -34,17 +43,17 @@ def test_a_training_step_of_a_full_size_vit_b_16_moves_what_trains_and_nothing_e
         model,
         [sample for _, sample in batch],
         config,
-        Pipeline.of(config, config.views, 224, ImageCache(Path("unused"))),
+        Pipeline.of(config, config.views, clip.visual.input_resolution, ImageCache(Path("unused"))),
     )
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    assert sum(p.numel() for p in before.values()) == pytest.approx(149.6e6, rel=1e-3)
+    assert sum(p.numel() for p in before.values()) == pytest.approx(parameters, rel=1e-3)
     assert trainer.step(batch) > 0
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     # No MOS of `overall` here, so its weights have no gradient.
     assert moved == trainable - {"fusion"}
     blocks = {int(name.split("resblocks.")[1].split(".")[0]) for name in moved if "resblocks" in name}
-    assert blocks == set(range(6, 12))
+    assert blocks == set(trained)
 
 
 @pytest.mark.slow

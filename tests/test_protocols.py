@@ -6,6 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from conftest import skip_plots
 
 from mgs.config_files import load_config
 from mgs.data.splits import find_folds
@@ -78,9 +79,23 @@ def test_equal_files_under_two_names_stay_in_one_subset_of_folds_that_are_drawn(
         assert len(holders) == 1
 
 
+@pytest.fixture(scope="module")
+def tested(own_set, tmp_path_factory):
+    """The user's folder with a run that was trained and tested in it."""
+    folder = tmp_path_factory.mktemp("tested")
+    shutil.copytree(own_set, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        skip_plots(patch)
+        training.main(ONE)
+        testing.main(ONE)
+    return folder
+
+
 @pytest.fixture
-def trained(here):
-    training.main(ONE)
+def trained(here, tested):
+    """A copy of its own of that for a test which adds to it."""
+    shutil.copytree(tested / "runs", here / "runs")
     return here
 
 
@@ -97,7 +112,6 @@ def test_another_datasets_test_sets_are_scored_on_the_dimensions_that_both_have(
     assert "Cross-dataset: scored by own_fold_01, trained on custom, protocol random-image" in out
     assert "Left out, for want of MOS on one of the two sides: authenticity, correspondence." in out
     # the same images by the run's own test: the same scores
-    testing.main(ONE)
     testing.main(["--checkpoint", "runs/own/fold_01/best.safetensors", "own.yaml", "folds=[1]"])
     own, again = (
         pd.read_csv(trained / "runs" / name / "report" / "predictions_custom_random-image.csv")
@@ -116,7 +130,6 @@ def test_a_dataset_without_a_dimension_in_common_is_refused(trained):
 
 def test_tested_runs_are_compared_and_left_beside_them(trained, capsys):
     training.main([*ONE, "name=again"])
-    testing.main(ONE)
     testing.main([*ONE, "name=again"])
     testing.main(["--compare", "runs/own", "runs/again"])
     out = capsys.readouterr().out
@@ -137,7 +150,7 @@ def test_tested_runs_are_compared_and_left_beside_them(trained, capsys):
         (["--checkpoint", "nowhere", "own.yaml"], "nowhere: no readable checkpoint"),
     ],
 )
-def test_wrong_words_are_one_line(trained, words, told):
-    testing.main(ONE)
+def test_wrong_words_are_one_line(tested, monkeypatch, words, told):
+    monkeypatch.chdir(tested)
     with pytest.raises(UserError, match=told):
         testing.main(words)

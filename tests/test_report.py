@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import skip_plots
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -56,6 +57,12 @@ def background(table):
     )
 
 
+@pytest.fixture
+def no_plots(monkeypatch):
+    """For what the tables say."""
+    skip_plots(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("my-run") / "report"
@@ -95,6 +102,7 @@ def test_the_tables_state_the_protocol_and_keep_every_prediction(report):
     assert record["folds"][0]["train_images"] == 70
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_an_undefined_figure_is_null_in_json_and_a_dash_in_tables(tmp_path):
     table = predictions((1,))
     table["quality_pred"] = 1.0
@@ -105,6 +113,7 @@ def test_an_undefined_figure_is_null_in_json_and_a_dash_in_tables(tmp_path):
     assert MISSING in text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_one_fold_shows_its_own_interval_and_says_what_it_covers(tmp_path):
     text = write_report(predictions((3,)), PROTOCOL, tmp_path / "r", Background())
     row = measure_folds(predictions((3,))).iloc[0]
@@ -114,6 +123,7 @@ def test_one_fold_shows_its_own_interval_and_says_what_it_covers(tmp_path):
     assert "another split or seed may move the figures more" in text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_repeated_test_set_is_shown_and_not_counted(tmp_path):
     table = predictions((1, 2))
     table = pd.concat([table, table[table.fold == 1].assign(fold=3)])
@@ -187,6 +197,7 @@ def test_published_results_on_the_same_folds_are_set_apart_and_the_best_is_marke
         (range(1, 11), Protocol("AGIQA-3K", "published", "x", "float32", trained_on="AIGCIQA2023"), True),
     ],
 )
+@pytest.mark.usefixtures("no_plots")
 def test_only_a_run_on_all_published_folds_stands_among_those_that_were(tmp_path, folds, protocol, apart):
     write_report(predictions(folds), protocol, tmp_path / "r", Background())
     text = (tmp_path / "r" / protocol.file_name("table", ".md")).read_text(encoding="utf-8")
@@ -275,7 +286,6 @@ def test_tensorboard_gets_the_settings_with_the_figures_and_the_plots(report):
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 @pytest.mark.parametrize(
     ("width", "height"), [(1280, 900), (390, 844), (320, 600)], ids=["desktop", "phone", "small phone"]

@@ -1,5 +1,6 @@
 """An interrupted training goes on as if it had never stopped, or says why it can't; two never share a folder."""
 
+import contextlib
 import errno
 import os
 import random
@@ -11,10 +12,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from conftest import random_clip
+from conftest import random_clip, skip_plots
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -32,7 +32,19 @@ from mgs.training.progress import read_progress
 
 REPOSITORY = Path(__file__).parents[1]
 WORDS = ["own.yaml", "train.batch_size=4"]  # 21 train images a fold: six steps an epoch, three epochs, two folds
+ONE = [*WORDS, "folds=[1]"]
 KEPT = ("best.safetensors", "predictions_val.csv", "metrics.jsonl")
+
+
+@contextlib.contextmanager
+def own_copy(own_set, tmp_path_factory):
+    """A copy of the user's folder as the working directory."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(own_set, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        skip_plots(patch)
+        yield folder
 
 
 class Killed(BaseException):
@@ -44,13 +56,29 @@ def results(run):
     return {(fold.name, name): (fold / name).read_bytes() for fold in sorted(run.glob("fold_*")) for name in KEPT}
 
 
-@pytest.fixture
-def unbroken(here):
-    training.main(WORDS)
-    found = results(here / "runs" / "own")
-    (here / "runs").rename(here / "unbroken")
-    assert len(found) == 6
+@pytest.fixture(scope="module")
+def unbroken(own_set, tmp_path_factory):
+    """What the first fold's training leaves when nothing interrupts it."""
+    with own_copy(own_set, tmp_path_factory) as folder:
+        training.main(ONE)
+    found = results(folder / "runs" / "own")
+    assert len(found) == 3
     return found
+
+
+@pytest.fixture(scope="module")
+def killed(own_set, tmp_path_factory):
+    """A run that died in the first fold's second epoch."""
+    with own_copy(own_set, tmp_path_factory) as folder:
+        interrupt_fold(folder)
+    return folder / "runs"
+
+
+@pytest.fixture
+def interrupted(here, killed):
+    """The user's folder with that run in it."""
+    shutil.copytree(killed, here / "runs")
+    return here
 
 
 def die_at(monkeypatch, moment, error=Killed):
@@ -74,7 +102,14 @@ def die_at(monkeypatch, moment, error=Killed):
     monkeypatch.setattr(keeper, "whole_file", counted(whole_file))
 
 
-@pytest.mark.parametrize("words", [[], ["train.save_minutes=1e-9"], ["model.freeze_stem=true", "data.workers=1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train.epochs=2"],
+        ["folds=[1]", "train.epochs=2", "train.save_minutes=1e-9"],
+        ["folds=[1]", "model.freeze_stem=true", "data.workers=1"],
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_wherever_it_died(here, words):
     """Died again and again, each time a little later, until there is nothing left to do."""
     training.main([*WORDS, *words, "data.cache_folder=kept"])
@@ -110,13 +145,13 @@ def test_ctrl_c_finishes_the_step_and_the_same_command_goes_on_from_there(here, 
 
             patch.setattr(Trainer, "step", interrupted)
             with pytest.raises(Interrupted, match=r"fold 1, epoch \d, after step \d, is kept in .*last\.pt") as caught:
-                training.main(WORDS)
+                training.main(ONE)
             assert caught.value.number == (signal.SIGTERM if number == 2 else signal.SIGINT)
             assert len(calls) == number
     assert (here / "runs/own/fold_01/last.pt").exists()
     capsys.readouterr()
-    training.main(WORDS)
-    assert "fold_01: goes on from epoch 3, after step 2" in capsys.readouterr().out
+    training.main(ONE)
+    assert "fold_01: resumes from epoch 3, after step 2" in capsys.readouterr().out
     assert results(here / "runs" / "own") == unbroken
 
 
@@ -130,8 +165,8 @@ def test_an_interrupt_in_validation_keeps_the_epoch_that_was_trained(here, unbro
 
         patch.setattr(training, "predict", interrupted)
         with pytest.raises(Interrupted, match=r"epoch 1, after step 6"):
-            training.main(WORDS)
-    training.main(WORDS)
+            training.main(ONE)
+    training.main(ONE)
     assert results(here / "runs" / "own") == unbroken
 
 
@@ -149,19 +184,19 @@ def test_a_second_signal_ends_at_once_and_one_after_the_last_step_is_not_lost():
         pass  # nothing is left over
 
 
-def interrupt_fold(here, words=(), moment=16):
+def interrupt_fold(here, moment=16):
     with pytest.MonkeyPatch.context() as patch:
         die_at(patch, moment)
         with pytest.raises(Killed):
-            training.main([*WORDS, "folds=[1]", *words])
+            training.main(ONE)
     assert (here / "runs/own/fold_01/last.pt").exists()
 
 
-def test_a_changed_config_is_refused_with_its_keys_until_told_otherwise(here):
-    interrupt_fold(here)
+def test_a_changed_config_is_refused_with_its_keys_until_told_otherwise(interrupted):
+    here = interrupted
     with pytest.raises(UserError, match=r"another train\.lr, views\.antialias; .*overwrite=true"):
-        training.main([*WORDS, "folds=[1]", "train.lr=2e-3", "views.antialias=true"])
-    training_again = [*WORDS, "folds=[1]", "train.lr=2e-3"]
+        training.main([*ONE, "train.lr=2e-3", "views.antialias=true"])
+    training_again = [*ONE, "train.lr=2e-3"]
     save_config(load_config(here / "own.yaml", training_again[1:]), here / "runs/own/config.yaml")
     with pytest.raises(UserError, match=r"last\.pt: begun with another train\.lr; .*overwrite=true"):
         training.main(training_again)
@@ -169,21 +204,20 @@ def test_a_changed_config_is_refused_with_its_keys_until_told_otherwise(here):
     assert (here / "runs/own/fold_01/predictions_val.csv").exists()
 
 
-def test_what_may_change_between_two_calls_may_change(here):
-    interrupt_fold(here)
-    training.main([*WORDS, "folds=[1]", "data.workers=1", "train.save_minutes=3", "data.cache=none"])
+def test_what_may_change_between_two_calls_may_change(interrupted):
+    training.main([*ONE, "data.workers=1", "train.save_minutes=3", "data.cache=none"])
 
 
-def test_changed_data_and_another_backbone_are_refused(here):
-    interrupt_fold(here)
+def test_changed_data_and_another_backbone_are_refused(interrupted):
+    here = interrupted
     table = (here / "mos.csv").read_text()
     (here / "mos.csv").write_text(table.replace("number 7", "number seven"))
     with pytest.raises(UserError, match=r"last\.pt: begun on other data"):
-        training.main([*WORDS, "folds=[1]"])
+        training.main(ONE)
     (here / "mos.csv").write_text(table)
     save_file(random_clip(size=32, width=64, layers=2, embed=32, seed=1).state_dict(), here / "clip.safetensors")
     with pytest.raises(UserError, match=r"last\.pt: begun with another clip\.safetensors"):
-        training.main([*WORDS, "folds=[1]"])
+        training.main(ONE)
 
 
 def cut(path):
@@ -215,14 +249,14 @@ def edit(**changes):
         (edit(config={"train": {"epochs": "${oc.env:HOME}"}}), "refers to something outside"),
         (edit(config_sha256="0"), "not the one it was written with"),
         (edit(trainer={}), "does not fit this model"),
-        (edit(random=None), "does not fit this model"),
+        (edit(history=None), "does not fit this model"),
     ],
 )
-def test_progress_that_is_damaged_or_foreign_is_one_line_with_the_remedy(here, spoil, part):
-    interrupt_fold(here)
+def test_progress_that_is_damaged_or_foreign_is_one_line_with_the_remedy(interrupted, spoil, part):
+    here = interrupted
     spoil(here / "runs/own/fold_01/last.pt")
     with pytest.raises(UserError, match=part) as caught:
-        training.main([*WORDS, "folds=[1]"])
+        training.main(ONE)
     assert "last.pt" in str(caught.value)
     assert "overwrite=true" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -232,11 +266,11 @@ def test_the_best_epochs_checkpoint_is_made_again_where_only_progress_was_writte
     with monkeypatch.context() as patch:
         patch.setattr(keeper, "write_checkpoint", lambda *args: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            training.main(WORDS)
+            training.main(ONE)
     folder = here / "runs/own/fold_01"
     assert (folder / "last.pt").exists()
     assert not (folder / "best.safetensors").exists()
-    training.main(WORDS)
+    training.main(ONE)
     assert results(here / "runs" / "own") == unbroken
 
 
@@ -246,7 +280,7 @@ def test_no_generators_state_decides_anything(here, unbroken):
     torch.manual_seed(5)
     random.seed(5)
     states = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    training.main(WORDS)
+    training.main(ONE)
     assert results(here / "runs" / "own") == unbroken
     assert (np.random.get_state()[1] == states[0]).all()  # noqa: NPY002
     assert random.getstate() == states[1]
@@ -256,7 +290,7 @@ def test_curves_in_tensorboard_hold_each_epoch_once(here):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     interrupt_fold(here, moment=20)
-    training.main([*WORDS, "folds=[1]"])
+    training.main(ONE)
     board = EventAccumulator(str(here / "runs/own/fold_01")).Reload()
     assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3]
 
@@ -301,7 +335,7 @@ def test_what_killed_processes_left_half_written_is_removed(here):
     folder = here / "runs/own/fold_01"
     folder.mkdir(parents=True)
     (folder / f"{UNFINISHED}last.pt.x.pt").write_bytes(b"half")
-    training.main([*WORDS, "folds=[1]", "train.epochs=1"])
+    training.main([*ONE, "train.epochs=1"])
     assert not list(folder.glob(".*"))
 
 
@@ -314,7 +348,7 @@ def test_disk_is_announced_as_much_as_is_used_and_too_little_stops_before_traini
         most = max(most, sum(file.stat().st_size for file in path.parent.iterdir()))
 
     monkeypatch.setattr(keeper, "write_progress", watch)
-    training.main([*WORDS, "folds=[1]"])
+    training.main(ONE)
     announced = float(capsys.readouterr().out.split("disk: ")[1].split(" GB")[0]) * 1e9
     assert most < announced < 3 * most
     monkeypatch.setattr(keeper, "free_disk", lambda folder: 1000)
@@ -327,12 +361,12 @@ def test_everything_that_changes_results_is_in_the_configs_hash():
     assert set(NOT_THE_RUN) < set(flat_config(Config()))
 
 
-def test_a_real_process_killed_and_terminated_goes_on_to_the_same_end(here):
-    words = [*WORDS, "train.save_minutes=1e-9"]
+def test_a_real_process_killed_and_terminated_goes_on_to_the_same_end_and_tests_what_it_trained(here):
+    words = [*ONE, "train.save_minutes=1e-9"]
     training.main(words)
     unbroken = results(here / "runs" / "own")
     shutil.rmtree(here / "runs")
-    command = [sys.executable, str(REPOSITORY / "train.py"), *words]
+    command = [sys.executable, str(REPOSITORY / "train.py"), "--then-test", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     last = here / "runs/own/fold_01/last.pt"
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
@@ -348,10 +382,9 @@ def test_a_real_process_killed_and_terminated_goes_on_to_the_same_end(here):
                 assert b"is kept in runs/own/fold_01/last.pt; the same command goes on" in error
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "goes on from epoch" in done.stdout
+    assert "resumes from epoch" in done.stdout
     assert results(here / "runs" / "own") == unbroken
-    predictions = pd.read_csv(here / "runs/own/fold_02/predictions_val.csv")
-    assert len(predictions) == 3
+    assert (here / "runs/own/report/table_custom_random-image.md").exists()
 
 
 FAILURES = {
@@ -372,13 +405,13 @@ def test_a_failing_machine_is_one_line_and_what_was_trained_goes_on(here, unbrok
     with monkeypatch.context() as patch:
         die_at(patch, 16, error=error)
         with pytest.raises(SystemExit) as caught:
-            exit_on_user_error(training.main, WORDS)
+            exit_on_user_error(training.main, ONE)
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert part in line
-    assert "last.pt: holds what was trained; the same command goes on from there" in out
-    training.main(WORDS)
+    assert "last.pt: holds what was trained; the same command resumes it" in out
+    training.main(ONE)
     assert results(here / "runs" / "own") == unbroken
 
 
@@ -387,8 +420,8 @@ def test_our_own_bugs_keep_their_traceback():
         exit_on_user_error(lambda: 1 / 0)
 
 
-def test_the_saved_config_of_a_run_stays_readable(here):
-    interrupt_fold(here)
+def test_the_saved_config_of_a_run_stays_readable(interrupted):
+    here = interrupted
     assert load_config(here / "runs/own/config.yaml").train.batch_size == 4
 
 
@@ -397,7 +430,7 @@ def test_a_fold_that_another_process_trained_since_the_check_is_not_taken_for_ou
     config = load_config(here / "own.yaml", [*WORDS[1:], "folds=[1]", "train.epochs=1"])
     images = ImageCache(Path("unused"))
     folds = training.check_run(config, images)
-    training.main([*WORDS, "folds=[1]", "train.epochs=1", "train.lr=2e-3"])
+    training.main([*ONE, "train.epochs=1", "train.lr=2e-3"])
     with pytest.raises(UserError, match=r"runs/own: holds a run with another train\.lr"):
         training.train_run(config, folds, images)
     assert load_config(here / "runs/own/config.yaml").train.lr == 2e-3
@@ -405,8 +438,8 @@ def test_a_fold_that_another_process_trained_since_the_check_is_not_taken_for_ou
 
 def test_interrupted_while_beginning_anew_the_advice_does_not_lead_to_beginning_anew_again(here, monkeypatch):
     monkeypatch.setattr(Trainer, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT) or 1.0)
-    with pytest.raises(Interrupted, match=r"the same command without overwrite=true goes on from there"):
-        training.main([*WORDS, "folds=[1]", "overwrite=true"])
+    with pytest.raises(Interrupted, match=r"the same command without overwrite=true resumes it"):
+        training.main([*ONE, "overwrite=true"])
 
 
 def test_a_picture_that_goes_bad_during_training_is_named(here, monkeypatch):
@@ -447,23 +480,17 @@ def test_output_that_nobody_reads_any_more_ends_training_with_what_was_trained_k
 
         patch.setattr(tqdm, "update", to_nobody)
         with pytest.raises(BrokenPipeError):
-            training.main(WORDS)
+            training.main(ONE)
     content = read_progress(here / "runs/own/fold_01/last.pt")
     assert content["trainer"]["counts"]["steps"] > 0  # within the epoch, not at its beginning
-    training.main(WORDS)
+    training.main(ONE)
     assert results(here / "runs" / "own") == unbroken
 
 
-def test_a_launchers_process_is_the_training_itself(here):
+def test_a_launchers_process_is_the_training_itself():
     """A shell between would keep SIGTERM to itself."""
     launcher = (REPOSITORY / "start_training.sh").read_text()
     assert launcher.rstrip().splitlines()[-1].startswith('exec "$PYTHON" train.py --then-test "$@"')
-    words = ["own.yaml", "train.epochs=1", "folds=[1]"]
-    command = [sys.executable, str(REPOSITORY / "train.py"), "--then-test", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (here / "runs/own/report/table_custom_random-image.md").exists()
 
 
 def test_a_process_does_not_take_its_own_lock_twice(tmp_path):

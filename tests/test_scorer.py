@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import random_clip
+from conftest import random_clip, skip_plots
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -40,6 +40,7 @@ def trained(own_set, tmp_path_factory):
     shutil.copytree(own_set, folder, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        skip_plots(patch)
         words = ["own.yaml", "folds=[1]", "train.epochs=1"]
         training.main(words)
         testing.main(words)

@@ -54,7 +54,12 @@ def test_exported_scores_equal_the_scorers_on_images_of_any_size(scorer, exporte
 
 @pytest.mark.parametrize(
     "change",
-    [{"patches": False}, {"templates": "separate"}, {"correspondence": "whole"}, {"correspondence": "fragments"}],
+    [
+        {"patches": False},
+        {"correspondence": "fragments"},
+        pytest.param({"templates": "separate"}, marks=pytest.mark.slow),
+        pytest.param({"correspondence": "whole"}, marks=pytest.mark.slow),
+    ],
 )
 def test_ablations_are_exported_too(exported, own_set, tmp_path, change):
     clip = load_backbone(str(own_set / "clip.safetensors")).clip

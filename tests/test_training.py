@@ -39,6 +39,7 @@ from mgs.training.keeper import Writer
 from mgs.training.pipeline import Pipeline, ahead, epoch_order
 
 
+@pytest.mark.plots
 def test_training_and_testing_leave_a_complete_run(here, capsys):
     training.main(["own.yaml"])
     testing.main(["own.yaml"])
@@ -93,7 +94,7 @@ def test_the_kept_epoch_is_the_one_best_on_val_and_its_weights_reproduce_its_pre
 def test_the_test_set_guides_nothing(here, monkeypatch):
     # Test samples whose pictures don't exist and whose MOS is another: whoever scores them fails, whoever uses their
     # MOS ends with other weights.
-    training.main(["own.yaml", "folds=[1]", "name=a"])
+    training.main(["own.yaml", "folds=[1]", "train.epochs=2", "name=a"])
     read = training.read_folds
     vals = []
 
@@ -106,7 +107,7 @@ def test_the_test_set_guides_nothing(here, monkeypatch):
         return [dataclasses.replace(folds[0], test=absent)], skipped
 
     monkeypatch.setattr(training, "read_folds", without_test)
-    training.main(["own.yaml", "folds=[1]", "name=b"])
+    training.main(["own.yaml", "folds=[1]", "train.epochs=2", "name=b"])
     one, other = (load_file(here / f"runs/{name}/fold_01/best.safetensors") for name in "ab")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert pd.read_csv(here / "runs/b/fold_01/predictions_val.csv")["image"].tolist() == vals
@@ -397,10 +398,10 @@ def test_any_model_of_that_shape_can_be_driven_and_learns_the_mean(own_set):
     config = Config(name="x")
     config.data.workers, config.train.lr, config.train.final_lr = 0, 0.1, 0.1
     samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {"overall": 3.0}) for i in range(4)]
-    config.train.epochs, config.train.batch_size = 60, 4
+    config.train.epochs, config.train.batch_size = 40, 4
     model = Constant()
     trainer = Trainer(model, samples, config, pipeline_of(8))
-    for _ in range(60):
+    for _ in range(config.train.epochs):
         trainer.train_epoch("")
         trainer.next_epoch()
     assert model.value.item() == pytest.approx(3.0, abs=0.2)
@@ -595,7 +596,7 @@ def test_a_compiler_that_fails_leaves_the_function_as_it_is_with_a_warning(monke
     monkeypatch.setattr(torch, "compile", lambda function: fails)
     double = compile_or_not(lambda x: 2 * x)
     assert [double(2), double(3)] == [4, 6]
-    assert capsys.readouterr().err == "warning: torch.compile failed, going on without it: no compiler here\n"
+    assert capsys.readouterr().err == "warning: torch.compile failed, continuing without it: no compiler here\n"
 
 
 def test_an_error_after_the_first_compiled_call_is_the_functions_own(monkeypatch, capsys):

@@ -131,7 +131,7 @@ def common_folds(runs: Sequence[TestedRun]) -> list[int]:
             same = ours["image"].tolist() == theirs["image"].tolist()
             if not same or not np.allclose(ours[shared], theirs[shared], rtol=0, atol=SAME_MOS, equal_nan=True):
                 raise UserError(
-                    f"{run.name}: fold {fold} holds other images or MOS than {first.name}'s; test both anew"
+                    f"{run.name}: fold {fold} holds other images or MOS than {first.name}'s; test both again"
                 )
     return common
 

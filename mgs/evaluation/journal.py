@@ -26,7 +26,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Journal:
-    """One fold's record, in its folder, which goes on after the epochs in `lines`; a context manager."""
+    """One fold's record, in its folder, continued after the epochs in `lines`; a context manager."""
 
     def __init__(self, folder: Path, lines: Sequence[Mapping[str, Any]] = ()) -> None:
         self.folder, self.lines = folder, list(lines)

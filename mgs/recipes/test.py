@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value")
     parser.add_argument("--checkpoint", type=Path, help="a .safetensors file, or the fold folder that holds it")
     parser.add_argument(
-        "--compare", type=Path, nargs="+", metavar="RUN", help="folders of tested runs, the first first"
+        "--compare", type=Path, nargs="+", metavar="RUN", help="folders of tested runs, the baseline first"
     )
     options = parser.parse_intermixed_args(list(argv))
     if options.compare:

@@ -28,7 +28,7 @@ from mgs.training.pipeline import Pipeline
 
 FORMAT = 1
 GB = 1e9
-DISK_SHARE = 0.9  # of what is free, that may be used before the cache does without
+DISK_SHARE = 0.9  # of what is free, that may be used before the cache is given up
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class ActivationCache:
         """One image's activations, (V, L, W); a `UserError` where they were removed meanwhile."""
         kept = read_array(self.file(sample))
         if kept is None:
-            raise UserError(f"{self.file(sample)}: gone or damaged since training began; train again, it is made anew")
+            raise UserError(
+                f"{self.file(sample)}: gone or damaged since training began; train again, and it is made again"
+            )
         return torch.from_numpy(kept)
 
 

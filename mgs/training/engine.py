@@ -54,7 +54,7 @@ def sum_of_errors(scores: dict[str, Tensor], samples: Sequence[Sample]) -> Tenso
 
 @dataclass
 class Counts:
-    """How far training has come; what is not told by weights, optimiser and schedule."""
+    """How far training has come; what weights, optimiser and schedule do not say."""
 
     epoch: int = 1  # the one that is trained
     steps: int = 0  # of it, so far
@@ -65,7 +65,7 @@ class Counts:
 
 
 class Trainer:
-    """One model, its optimiser and its schedule, advanced an epoch at a time; it can go on from any step."""
+    """One model, its optimiser and its schedule, advanced an epoch at a time; it can resume at any step."""
 
     def __init__(self, model: nn.Module, samples: Sequence[Sample], config: Config, pipeline: Pipeline) -> None:
         self.model, self.config, self.pipeline = model, config, pipeline
@@ -87,7 +87,7 @@ class Trainer:
         return {"weights": weights, "counts": asdict(self.counts), **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave. Raises `KeyError`, `ValueError` or `RuntimeError` if it does not fit."""
+        """Resume from what `state_dict` gave. Raises `KeyError`, `ValueError` or `RuntimeError` if it does not fit."""
         _, unexpected = self.model.load_state_dict(state["weights"], strict=False)
         if unexpected or state["weights"].keys() != self.state_dict()["weights"].keys():
             raise ValueError("the weights are of another model")
@@ -124,7 +124,7 @@ class Trainer:
         return counts.loss / counts.images if counts.images else math.nan
 
     def next_epoch(self) -> None:
-        """Leave the epoch that was trained, once all that hangs on it is done."""
+        """Leave the epoch that was trained, once all that depends on it is done."""
         counts = self.counts
         counts.epoch += 1
         counts.steps, counts.loss, counts.images = 0, 0.0, 0

@@ -37,7 +37,7 @@ GB = 1e9
 
 
 class Writer:
-    """Writes files in a thread, in order, while training goes on; a context manager, which waits for the last one.
+    """Writes files in a thread, in order, while training continues; a context manager, which waits for the last one.
 
     A write that failed raises at the next `submit`, at `wait` or on leaving, and none after it is begun.
     """
@@ -85,7 +85,7 @@ class Keeper:
         self.writer = Writer()
         self.saved = time.monotonic()
         if self.history.lines or trainer.counts.steps:
-            tqdm.write(f"{folder}: goes on from {self.place}")
+            tqdm.write(f"{folder}: resumes from {self.place}")
         for change in changes:
             tqdm.write(f"{folder}: {change} since it was interrupted, so figures may differ in their last digits")
 
@@ -102,7 +102,7 @@ class Keeper:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         without = " without overwrite=true" if self.setting.config.overwrite else ""
-        remedy = f"the same command{without} goes on from there"
+        remedy = f"the same command{without} resumes it"
         if isinstance(error, (Interrupted, BrokenPipeError)):  # both come between two steps, the latter of printing
             self.keep()
             self.writer.wait()
@@ -120,7 +120,7 @@ class Keeper:
             self.keep()
 
     def keep(self) -> None:
-        """Begin to write all that the fold needs to go on from here."""
+        """Begin to write all that the fold needs to resume here."""
         self.writer.submit(
             write_progress, self.folder / PROGRESS, copy_progress(self.setting, self.trainer, self.history)
         )

@@ -1,4 +1,4 @@
-"""`last.pt`: all that an unfinished fold needs to go on as if it had never stopped; gone once the fold is done."""
+"""`last.pt`: all that an unfinished fold needs to resume as if it had never stopped; removed once the fold is done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mgs.training.engine import Trainer
 PROGRESS = "last.pt"
 FORMAT = "mgs-progress-1"
 PARTS = {"fold", "fold_sha256", "backbone_sha256", "environment", "trainer", "history"}
-ANEW = "train it anew with overwrite=true"
+AGAIN = "train it again with overwrite=true"
 
 
 @dataclass
@@ -145,7 +145,7 @@ def read_progress(path: Path) -> dict[str, Any] | None:
             )
     except Exception as error:  # readers of zip and pickle raise errors of their own
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not readable as an unfinished fold ({reason}); {ANEW}, or remove it") from None
+        raise UserError(f"{path}: not readable as an unfinished fold ({reason}); {AGAIN}, or remove it") from None
     return {**content, "config": config}
 
 
@@ -155,10 +155,10 @@ def refuse_other_progress(path: Path, config: Config, fold: Fold) -> dict[str, A
     if content is None:
         return None
     if changed := differing_keys(content["config"], config, ignored=NOT_THE_RUN):
-        raise UserError(f"{path}: begun with another {', '.join(changed)}; set it back, {ANEW}, or say name=ANOTHER")
+        raise UserError(f"{path}: begun with another {', '.join(changed)}; set it back, {AGAIN}, or say name=ANOTHER")
     if content["fold_sha256"] != fold.sha256:
         raise UserError(
-            f"{path}: begun on other data than there is now (images, prompts, MOS or splits changed); {ANEW}, "
+            f"{path}: begun on other data than there is now (images, prompts, MOS or splits changed); {AGAIN}, "
             "or say name=ANOTHER"
         )
     return content
@@ -173,12 +173,12 @@ def resume(path: Path, setting: Setting, trainer: Trainer) -> tuple[History, lis
     if content is None:
         return History(), []
     if content["backbone_sha256"] != setting.backbone.sha256:
-        raise UserError(f"{path}: begun with another {setting.backbone.name}; put its weights back, or {ANEW}")
+        raise UserError(f"{path}: begun with another {setting.backbone.name}; put its weights back, or {AGAIN}")
     try:
         trainer.load_state_dict(content["trainer"])
         history = History(**content["history"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: does not fit this model ({reason}); {ANEW}, or remove it") from None
+        raise UserError(f"{path}: does not fit this model ({reason}); {AGAIN}, or remove it") from None
     now, then = setting.describe()["environment"], content["environment"]
     return history, [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
