@@ -179,9 +179,8 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
 
 def is_range(numbers: Sequence[float]) -> bool:
     """Whether it is two finite numbers that differ."""
-    return len(set(numbers)) == len(numbers) == 2 and all(
-        isinstance(n, (int, float)) and math.isfinite(n) for n in numbers
-    )
+    finite = all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)
+    return finite and len(numbers) == 2 and numbers[0] != numbers[1]
 
 
 def is_positive(number: float) -> bool:

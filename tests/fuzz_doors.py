@@ -316,7 +316,7 @@ def fuzz(door: Door, folder: Path, corpus: Path, findings: Path, seconds: int) -
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for name in sys.modules.keys() & set(door.instrumented):
-        del sys.modules[name]  # so that it is imported anew, which is when it is instrumented
+        del sys.modules[name]  # so that it is imported again, which is when it is instrumented
     with atheris.instrument_imports(include=list(door.instrumented)):
         calls, seeds = door.open(folder)
         from mgs.data import images  # noqa: F401 - for `problem_of`

@@ -71,7 +71,7 @@ def test_other_folds_and_runs_compute_only_what_is_missing(here, computed):
     assert len(computed) == before
 
 
-def test_what_was_damaged_or_removed_is_made_anew_by_the_next_run_and_named_by_this_one(here, computed):
+def test_what_was_damaged_or_removed_is_made_again_by_the_next_run_and_named_by_this_one(here, computed):
     training.main([*WORDS, "train.epochs=1"])
     damaged, gone = kept(here)[:2]
     (here / damaged).write_bytes((here / damaged).read_bytes()[:1000])

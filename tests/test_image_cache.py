@@ -67,7 +67,7 @@ def test_the_next_run_finds_on_disk_what_this_one_decoded(pictures, tmp_path, de
 
 
 @pytest.mark.parametrize("place", ["ram", "disk"])
-def test_a_changed_file_is_decoded_anew(pictures, tmp_path, place):
+def test_a_changed_file_is_decoded_again(pictures, tmp_path, place):
     cache = ImageCache(tmp_path / "cache")
     cache.fill(pictures, place, CPU)
     Image.new("RGB", (600, 600), "red").save(pictures[0])

@@ -1,4 +1,4 @@
-"""An interrupted training goes on as if it had never stopped, or says why it can't; two never share a folder."""
+"""An interrupted training resumes as if it had never stopped, or says why it can't; two never share a folder."""
 
 import contextlib
 import errno
@@ -379,7 +379,7 @@ def test_a_real_process_killed_and_terminated_goes_on_to_the_same_end_and_tests_
             assert process.returncode == code, error
             assert b"Traceback" not in error
             if code > 0:
-                assert b"is kept in runs/own/fold_01/last.pt; the same command goes on" in error
+                assert b"is kept in runs/own/fold_01/last.pt; the same command resumes it" in error
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumes from epoch" in done.stdout
@@ -436,7 +436,7 @@ def test_a_fold_that_another_process_trained_since_the_check_is_not_taken_for_ou
     assert load_config(here / "runs/own/config.yaml").train.lr == 2e-3
 
 
-def test_interrupted_while_beginning_anew_the_advice_does_not_lead_to_beginning_anew_again(here, monkeypatch):
+def test_interrupted_while_starting_again_the_advice_does_not_lead_to_starting_yet_again(here, monkeypatch):
     monkeypatch.setattr(Trainer, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT) or 1.0)
     with pytest.raises(Interrupted, match=r"the same command without overwrite=true resumes it"):
         training.main([*ONE, "overwrite=true"])

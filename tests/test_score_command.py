@@ -299,7 +299,7 @@ def test_parquet_columns_have_one_type_whatever_they_hold(folder):
     assert str(one.field("overall").type) == "double"
 
 
-def test_a_job_killed_before_its_first_line_begins_anew(folder):
+def test_a_job_killed_before_its_first_line_starts_again(folder):
     (folder / "o.csv.partial").write_text('{"job": "half')
     assert mgs("0.png", "--out", "o.csv", "--resume").exit_code == 0
     assert len(read((folder / "o.csv").read_text())) == 1

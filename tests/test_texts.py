@@ -1,4 +1,4 @@
-"""Texts are encoded once while the weights stand still, and anew as soon as they move."""
+"""Texts are encoded once while the weights stand still, and again as soon as they move."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_switching_to_evaluation_forgets_what_a_fused_optimiser_changed_without_
     assert not torch.allclose(before, after, atol=1e-3)
 
 
-def test_another_precision_is_computed_anew(small_clip):
+def test_another_precision_is_computed_again(small_clip):
     encode = TextEncoder(small_clip, 0)
     with torch.no_grad():
         exact = encode(["a cat"])

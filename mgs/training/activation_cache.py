@@ -46,9 +46,7 @@ class ActivationCache:
         """One image's activations, (V, L, W); a `UserError` where they were removed meanwhile."""
         kept = read_array(self.file(sample))
         if kept is None:
-            raise UserError(
-                f"{self.file(sample)}: gone or damaged since training began; train again, and it is made again"
-            )
+            raise UserError(f"{self.file(sample)}: gone or damaged since training began; train again to have it made")
         return torch.from_numpy(kept)
 
 
