@@ -29,7 +29,7 @@ from mgs.data.image_cache import ImageCache
 from mgs.data.samples import Sample
 from mgs.errors import UserError, exit_on_user_error
 from mgs.files import write_json
-from mgs.machine import compile_or_not, environment, set_seed
+from mgs.machine import compile_or_not, environment, keep_freed_memory, set_seed
 from mgs.model.clip_backbone import Clip, input_size, load_backbone, openai_clip
 from mgs.model.freezing import freeze
 from mgs.model.mgs import MGS
@@ -57,6 +57,7 @@ class Bench:
         self.config = Config(name="speed", device=options.device)
         self.config.train.batch_size, self.config.train.lr, self.config.train.final_lr = options.batch, RATE, RATE
         set_seed(self.config.seed)
+        keep_freed_memory()  # as training and testing do
         self.clip = load_backbone(options.model).clip if options.model else openai_clip().model.CLIP(*VIT_B_16).eval()
         self.samples = read_samples(Path(options.root), options.batch)
         self.images = ImageCache(Path(options.root))

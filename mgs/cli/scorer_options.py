@@ -30,6 +30,7 @@ def open_scorer(
 ) -> Scorer:
     """The scorer that the options name; where they name none, `choose_checkpoint`'s, else a bare CLIP."""
     from mgs.config_files import load_config
+    from mgs.machine import keep_freed_memory
     from mgs.model.clip_backbone import load_backbone
     from mgs.scoring.scorer import Scorer
 
@@ -40,6 +41,7 @@ def open_scorer(
         if word.partition("=")[0] not in MAY_BE_SET:
             remedy = "all else comes from the checkpoint"
             raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
+    keep_freed_memory()  # the process is our own
     machine = load_config(None, ["name=score", *settings])
     runs = Path(machine.runs)
     path = None if zero_shot else checkpoint or choose_checkpoint(runs, images)

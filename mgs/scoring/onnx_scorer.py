@@ -41,13 +41,18 @@ class OnnxScorer:
         self.tokenizer = load_tokenizer(folder / VOCABULARY)
 
     def score(self, path: Path, prompt: str | None = None) -> dict[str, float]:
-        """Dimension -> score, 0-5, of those that were trained; without a prompt, of those that need none."""
+        """Dimension -> score, 0-5, of those that were trained; without a prompt, of those that need none.
+
+        Raises `ValueError` for scores that are not finite.
+        """
         views = cut_views(read_pixels(path), self.recipe["size"])[None]  # (1, 10, 3, S, S)
         (embeddings,), (quality,), (authenticity,) = self.images.run(None, {self.images.get_inputs()[0].name: views})
         scores = {"quality": float(quality), "authenticity": float(authenticity)}
         if prompt and prompt.strip():
             scores["correspondence"] = self.correspondence(embeddings, prompt)
             scores["overall"] = float(np.dot(self.recipe["fusion"], list(scores.values())))
+        if not np.isfinite(list(scores.values())).all():
+            raise ValueError(f"{path}: its scores are not finite")
         return {name: value for name, value in scores.items() if name in self.recipe["scored"]}
 
     def correspondence(self, views: np.ndarray, prompt: str) -> float:
@@ -129,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         print(json.dumps(OnnxScorer(args.folder).score(args.image, args.prompt)))
-    except OSError as error:  # of files that are not there, and pictures that are none
+    except (OSError, ValueError) as error:  # of files that are not there, and pictures that are none
         parser.error(str(error))
 
 
