@@ -62,6 +62,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     On a CPU, fp16 and a bf16 that the processor would emulate become fp32, which a line on stderr says. Master weights
     stay float32 whatever this says.
     """
+    if name not in ("auto", *PRECISIONS):
+        raise UserError(f"precision={name}: no such precision; use auto, {', '.join(PRECISIONS)}")
     if device.type == "cuda":
         capable = torch.cuda.get_device_capability(device) >= (8, 0)
         own = torch.bfloat16 if capable else torch.float16
@@ -118,7 +120,9 @@ class ExactProducts:
             self.inside -= 1
             if not self.inside:
                 for part, precision in self.saved:
-                    part.fp32_precision = precision
+                    part.fp32_precision = "none"  # as it was, if it has this from a setting for more than this part
+                    if part.fp32_precision != precision:
+                        part.fp32_precision = precision
 
 
 exact_products = ExactProducts()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import re
 
+import ftfy
+import regex
+
+WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")  # what CLIP's tokenizer takes as one
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
 
 
@@ -29,5 +34,11 @@ def closes_early(text: str) -> bool:
 
 
 def prompt_key(prompt: str) -> str:
-    """Equal for prompts that the model reads alike: CLIP's tokenizer does not see case."""
-    return clean_prompt(prompt).casefold()
+    """Equal for exactly the prompts that the model reads alike.
+
+    CLIP's tokenizer repairs the text's Unicode, resolves HTML's entities, does not see case, and reads words, single
+    digits and runs of other characters, however white space parts them.
+    """
+    text = clean_prompt(prompt)
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(WORD.findall(text.lower()))

@@ -23,7 +23,8 @@ def original(tmp_path, *, prefix="clip.", heads=None, **entries):
     clip = random_clip(size=32, width=64, layers=2, embed=32)
     state = {f"{prefix}{name}": value for name, value in clip.state_dict().items()}
     path = tmp_path / "original.pt"
-    torch.save({"model_state_dict": {**state, **(heads or {})}, **entries}, path)
+    heads = {"alpha": torch.zeros(()), "mos_fusion": torch.zeros(3)} if heads is None else heads
+    torch.save({"model_state_dict": {**state, **heads}, **entries}, path)
     return clip, path
 
 
@@ -67,7 +68,7 @@ def test_an_imported_checkpoint_is_explained_by_its_own_axes(tmp_path, own_set):
     [
         ({"dataset": "AIGCIQA2023", "fold": "7"}, None, ("AIGCIQA2023", 7)),
         ({"dataset": "agiqa_3k", "fold": True}, "AGIQA-3K", ("AGIQA-3K", 0)),
-        ({"dataset": "mine", "fold": -1}, "AGIQA-3K", ("AGIQA-3K", 0)),
+        ({"fold": -1}, "AGIQA-3K", ("AGIQA-3K", 0)),
         ({}, "AGIQA-1K", ("AGIQA-1K", 0)),
     ],
 )
@@ -82,10 +83,18 @@ def test_dataset_and_fold_are_what_the_file_says(tmp_path, entries, asked, becam
     ("asked", "options", "told"),
     [
         ("AGIQA-3K", {"dataset": "AGIQA-1K"}, "--dataset AGIQA-3K: .* trained on AGIQA-1K; leave the option out"),
-        (None, {"dataset": "mine"}, "does not name its dataset; say --dataset"),
-        (None, {}, "does not name its dataset; say --dataset"),
-        ("custom", {}, "name the dataset"),
-        ("AGIQA-1K", {"heads": {"mos_fusion": torch.zeros(4)}}, "mos_fusion holds 4 numbers, not 3"),
+        (None, {"dataset": "mine"}, "says that it was trained on mine; only AGIQA-1K, AGIQA-3K, AIGCIQA2023"),
+        ("AGIQA-3K", {"dataset": "PKU-I2IQA"}, "says that it was trained on PKU-I2IQA; only"),
+        (None, {}, "does not name its dataset; say it with --dataset"),
+        ("custom", {}, "--dataset custom: not what the original trains on"),
+        ("demo", {}, "--dataset demo: not what the original trains on"),
+        ("AGIQA-1K", {"heads": {"alpha": torch.zeros(())}}, "no tensor called mos_fusion"),
+        ("AGIQA-3K", {"heads": {}}, "no tensor called alpha"),
+        (
+            "AGIQA-1K",
+            {"heads": {"alpha": torch.zeros(()), "mos_fusion": torch.zeros(4)}},
+            "mos_fusion holds 4 numbers, not 3",
+        ),
     ],
 )
 def test_an_import_that_would_be_a_guess_is_refused(tmp_path, asked, options, told):

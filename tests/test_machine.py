@@ -35,6 +35,9 @@ SCRIPT = """if True:
             environment(torch.device("cpu"))
         assert all(part.fp32_precision in ("ieee", "none") for part in PARTS), [p.fp32_precision for p in PARTS]
     assert {look} == before, ({look}, before)
+    if {follows}:  # what followed the process's own setting still does
+        b.fp32_precision = "ieee"
+        assert [part.fp32_precision for part in PARTS] == ["ieee"] * 4
 """
 
 
@@ -54,7 +57,9 @@ def test_a_precision_that_a_cpu_would_emulate_is_said_once_and_not_used(monkeypa
 
 @pytest.mark.parametrize("ask", REDUCED)
 def test_float32_means_float32_within_our_calls_and_what_the_host_asked_for_outside(ask):
-    code = SCRIPT.format(ask=REDUCED[ask], look=LOOK)  # a process of its own: some of these settings have no way back
+    code = SCRIPT.format(
+        ask=REDUCED[ask], look=LOOK, follows=ask == "new"
+    )  # a process of its own: some of these settings have no way back
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mgs.config import DataConfig
 from mgs.data.datasets import read_table
 from mgs.data.samples import Sample
 from mgs.data.splits import Fold, content_sha256, find_folds, make_folds, read_folds, write_folds, write_samples
 from mgs.errors import UserError
-from mgs.prompts import prompt_key
+from mgs.model.clip_backbone import token_numbers
+from mgs.prompts import clean_prompt, prompt_key
 
 SHARED = Path(__file__).parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real dataset is not at {SHARED}")
@@ -101,9 +104,44 @@ def test_images_that_share_prompts_through_one_another_stay_together() -> None:
 def test_prompts_are_the_same_whatever_their_case_space_and_quotation_marks() -> None:
     for spelling in ("a dog", ' "A  Dog" ', "“a dog”", "'a\tdog'", "\"'A DOG'\"", "«a dog»", "`A dog`"):
         assert prompt_key(spelling) == "a dog"
-    assert prompt_key('a sign "Stop"') == 'a sign "stop"'
-    assert prompt_key('"yes" and "no"') == '"yes" and "no"'
+    assert prompt_key('a sign "Stop"') == 'a sign " stop "'
+    assert prompt_key('"yes" and "no"') == '" yes " and " no "'
     assert prompt_key('"') == '"'
+
+
+PIECES = [
+    "'",
+    "’",
+    '"',
+    "“",
+    "”",
+    "&",
+    "&amp;",
+    "&amp;amp;",
+    "é",
+    "e\u0301",
+    "ﬁ",
+    "fi",
+    "Ａ",
+    "a",
+    "12",
+    "1 2",
+    " ",
+    ",",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6), st.lists(st.sampled_from(PIECES), max_size=6))
+def test_prompts_are_one_prompt_exactly_if_the_tokenizer_reads_the_same_tokens(first, second):
+    one, other = (f"a cat {''.join(parts)} in a hat" for parts in (first, second))
+    tokens = [token_numbers(clean_prompt(prompt), 77) for prompt in (one, other)]
+    assert (prompt_key(one) == prompt_key(other)) == (tokens[0] == tokens[1])
+
+
+@pytest.mark.parametrize(("one", "other"), [("a cat's hat", "a cat’s hat"), ("cats & dogs", "Cats &amp; dogs")])
+def test_spellings_that_the_tokenizer_repairs_are_one_prompt(one, other):
+    assert prompt_key(one) == prompt_key(other)
+    assert token_numbers(clean_prompt(one), 77) == token_numbers(clean_prompt(other), 77)
 
 
 def test_too_few_or_too_unequal_prompts_are_an_error_with_a_remedy() -> None:

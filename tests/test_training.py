@@ -20,7 +20,7 @@ from torch import nn
 from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig
 from mgs.config_files import load_config
 from mgs.data import image_cache
-from mgs.data.image_cache import ImageCache
+from mgs.data.image_cache import ImageCache, write_array
 from mgs.data.images import read_image
 from mgs.data.samples import Sample
 from mgs.data.splits import find_folds
@@ -33,6 +33,7 @@ from mgs.model.mgs import MGS, Scores
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
 from mgs.training import checkpoint
+from mgs.training.activation_cache import ActivationCache
 from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint, save_checkpoint
 from mgs.training.engine import Trainer, make_optimizer, sum_of_errors
 from mgs.training.keeper import Writer
@@ -381,14 +382,25 @@ def test_batches_come_in_order_however_many_threads_read_and_what_is_kept_is_not
     assert sorted(read) == ["5.png", "6.png"]
 
 
-def test_a_large_batch_needs_few_open_files(own_set):
-    """As with `ulimit -n`: decoding in other processes took a file descriptor a picture."""
+@pytest.mark.parametrize("place", ["none", "disk", "halves"])
+def test_a_large_batch_needs_few_open_files(own_set, tmp_path, place):
+    """As with `ulimit -n`: pictures from other processes and memory-mapped ones took a file descriptor each."""
     samples = [Sample(f"{i}.png", own_set / f"{i}.png", "", "sentence", {}) for i in range(24)]
+    images = ImageCache(tmp_path)
+    if place == "disk":
+        images.fill([sample.image for sample in samples], "disk", torch.device("cpu"))
+    pipeline = dataclasses.replace(pipeline_of(8), images=images)
+    if place == "halves":
+        halves = ActivationCache(tmp_path, images)
+        images.keys = {sample.image: sample.name for sample in samples}
+        for sample in samples:
+            write_array(halves.file(sample), np.zeros((2, 3)))
+        pipeline = dataclasses.replace(pipeline, halfway=halves.read)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 12, before[1]))
     try:
-        (batch,) = pipeline_of(8).batches(samples, 64)
+        (batch,) = pipeline.batches(samples, 64)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert len(batch) == 24

@@ -14,4 +14,7 @@ def clean(
     """Remove the decoded images and activations that training keeps on disk; they are made again when needed."""
     from mgs.data.image_cache import remove_cache
 
+    if not folder.is_dir():
+        print(f"{folder}: no such folder, so there is nothing to remove")
+        return
     print(f"{folder}: {remove_cache(folder) / 1e9:.2f} GB removed")

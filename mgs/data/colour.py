@@ -40,7 +40,7 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
         return picture
 
 
-@lru_cache
+@lru_cache(maxsize=8)  # a profile may have megabytes
 def describe_profile(profile: bytes) -> tuple[str, bool]:
     """The mode of pictures that a profile describes, and whether it is sRGB: by what it does, since names differ."""
     mode = MODES[ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()]

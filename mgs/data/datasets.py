@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mgs.config import DIMENSIONS, DataConfig
-from mgs.data.cells import FULL_SCALE, read_mos, read_name, read_style, read_subset, to_record
+from mgs.data.cells import FULL_SCALE, SUBSET_NAMES, read_mos, read_name, read_style, read_subset, to_record
 from mgs.data.samples import Sample, dimensions_of
 from mgs.data.tables import README, Row, find_file, name_columns, read_header, read_rows
 from mgs.errors import UserError
@@ -141,6 +141,8 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
         raise UserError(f"{places[0]}: no rows below the header; {README}")
     records = [to_record(header, cells, where) for where, (_, cells) in zip(places, rows, strict=True)][1:]
     places = places[1:]
+    if facts.own and data.table and not (divided or data.splits):
+        refuse_other_split(header, records, places[0])
     names = [read_name(record, columns.image, where) for where, record in zip(places, records, strict=True)]
     root = Path(data.root or facts.root or path.parent)
     found = find_images(names, root, facts)
@@ -168,6 +170,14 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     if blank := [dimension for dimension in columns.targets if dimension not in dimensions_of(samples)]:
         raise UserError(f"{path}: no row has MOS in the column {blank[0]!r}; fill it in, or remove the column")
     return samples
+
+
+def refuse_other_split(header: Sequence[str], records: Sequence[dict[str, str]], where: str) -> None:
+    """Raise a `UserError` for a column of train, val and test that is not called split: test rows must not train."""
+    for column in header:
+        if all(record[column].strip().casefold() in SUBSET_NAMES for record in records):
+            remedy = "call it split to use it, or remove it to have folds drawn"
+            raise UserError(f"{where}: column {column!r} says what is train, val and test; {remedy}")
 
 
 def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Columns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ DECODING = f"srgb8-2 min_side={MIN_SIDE}"  # part of every key: another way to d
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
 MARK = "CACHEDIR.TAG"  # in each of them; backups know it too, see https://bford.info/cachedir/
 MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by MGS, and removed by: python -m mgs clean\n"
+ABSENT = (FileNotFoundError, NotADirectoryError, ValueError, EOFError)  # numpy's for a damaged file are the last two
 OURS = re.compile(r"[0-9a-f]{64}\.npy")  # how the files in them are called
 DECODERS = 8  # threads
 MEMORY_SHARE, DISK_SHARE = (
@@ -81,7 +81,7 @@ class ImageCache:
         self.keys[path] = key = hashlib.sha256(DECODING.encode() + data).hexdigest()
         if key in self.pictures or key in self.on_disk:
             return
-        if any(room.place == "disk" for room in rooms) and read_array(self.file(key)) is not None:
+        if any(room.place == "disk" for room in rooms) and has_array(self.file(key)):
             self.on_disk.add(key)
             return
         picture = decode_image(data, path)
@@ -144,19 +144,32 @@ def remove_cache(folder: Path) -> int:
             if OURS.fullmatch(path.name) or path.name.startswith(UNFINISHED):
                 freed += path.stat().st_size
                 path.unlink()
-        for empty in [path for path in kept.iterdir() if path.is_dir() and not any(path.iterdir())]:
+        folders = [path for path in kept.iterdir() if path.is_dir() and not path.is_symlink()]
+        for empty in [path for path in folders if not any(path.iterdir())]:
             empty.rmdir()
         if list(kept.iterdir()) == [kept / MARK]:
-            shutil.rmtree(kept)
+            (kept / MARK).unlink()
+            if not kept.is_symlink():
+                kept.rmdir()
     return freed
 
 
 def read_array(path: Path) -> np.ndarray | None:
-    """A kept array, memory-mapped; None where there is none, or what a crash left of one."""
+    """A kept array; None where there is none, or what a crash left of one. It holds no file open."""
     try:
-        return np.load(path, mmap_mode="c")  # copy-on-write: torch wants writable memory, and the file stays as it is
-    except (OSError, ValueError):
+        array: np.ndarray = np.load(path)
+    except ABSENT:
         return None
+    return array
+
+
+def has_array(path: Path) -> bool:
+    """Whether `read_array` would find an array, without reading all of it."""
+    try:
+        np.load(path, mmap_mode="r")  # which compares the file's length with what its header says
+    except ABSENT:
+        return False
+    return True
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

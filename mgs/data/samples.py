@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mgs.config import DIMENSIONS, MOS_MAX
 
+OWN = "own"  # the protocol of a division that the user made
 END = MOS_MAX / 5  # where all MOS lie if their scale is much shorter than the one they are read on
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mgs.config import DataConfig
 from mgs.data.datasets import facts_of, read_table
 from mgs.data.folding import SUBSETS, make_folds
-from mgs.data.samples import Sample, dimensions_of
+from mgs.data.samples import OWN, Sample, dimensions_of
 from mgs.data.tables import README, write_table
 from mgs.errors import UserError
 from mgs.files import write_json
@@ -76,7 +76,7 @@ def draw_folds(table: Path, data: DataConfig) -> tuple[str, dict[int, dict[str, 
         if data.protocol != "published":
             remedy = "leave data.protocol out to use it, or rename the column to have folds drawn"
             raise UserError(f"{table}: its column split says what is train, val and test; {remedy}")
-        return "own", {1: {subset: [s for s in samples if s.subset == subset] for subset in SUBSETS}}
+        return OWN, {1: {subset: [s for s in samples if s.subset == subset] for subset in SUBSETS}}
     protocol: str = "prompt-disjoint" if data.protocol == "published" else data.protocol
     try:
         folds = make_folds(samples, protocol, data.fold_seed)
@@ -176,8 +176,8 @@ def read_protocol(folder: Path, data: DataConfig) -> str:
         dataset, protocol = str(facts.get("dataset", data.dataset)), str(facts["protocol"])
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a readable record of a protocol ({error!r}); make the folds again") from None
-    if protocol not in PROTOCOLS:
-        raise UserError(f"{path}: protocol is {protocol!r}; write one of {', '.join(PROTOCOLS)}")
+    if protocol not in (*PROTOCOLS, OWN):
+        raise UserError(f"{path}: protocol is {protocol!r}; write one of {', '.join((*PROTOCOLS, OWN))}")
     if dataset != data.dataset and not facts_of(data.dataset).own:
         raise UserError(
             f"{path}: these are folds of {dataset}, not of {data.dataset}; correct data.splits or data.dataset"

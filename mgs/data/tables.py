@@ -18,6 +18,7 @@ from mgs.files import whole_file
 
 SEPARATORS = (",", ";", "\t")
 FIRST_LINE = re.compile(r"[\r\n]*[^\r\n]+")
+SAID = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)  # Excel's first line where a user asked for one
 QUOTED = re.compile(r'"[^"]*"?')
 MOST_UNPACKED = 1 << 30  # bytes of an .xlsx file's parts
 MOST_CELLS = 10_000_000
@@ -54,7 +55,9 @@ def decode_csv(data: bytes, path: Path) -> list[Row]:
     """
     text = decode_text(data, path)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=find_separator(text))
-    rows, line = [], 1
+    if SAID.match(text):
+        next(reader)
+    rows, line = [], reader.line_num + 1
     try:
         for cells in reader:
             rows.append((line, cells))
@@ -77,6 +80,8 @@ def decode_text(data: bytes, path: Path) -> str:
 
 def find_separator(text: str) -> str:
     """What separates a CSV's columns: Excel writes semicolons where the comma is the decimal mark, or tabs."""
+    if said := SAID.match(text):
+        return said[1]
     header = FIRST_LINE.match(text)
     plain = QUOTED.sub("", header[0] if header else "")
     return max(SEPARATORS, key=plain.count)  # the comma where there is none

@@ -62,22 +62,23 @@ def openai_clip() -> ModuleType:
     return clip
 
 
-def load_backbone(name: str, *, option: str = "model.clip") -> Backbone:
+def load_backbone(name: str, *, option: str | None = "model.clip") -> Backbone:
     """Find and build a CLIP from an OpenAI name, a local file, or `demo`; the weights come back in float32.
 
     A local file is an OpenAI JIT archive, a state dict `.pt` or `.safetensors`; the tensors' shapes tell the
     architecture. An OpenAI name is downloaded once and its SHA-256 checked. Raises `UserError` where nothing usable
     is found; only an OpenAI name that is not on disk yet touches the network. `option` is what errors call the setting
-    that holds the name.
+    that holds the name, None where nobody can set it.
     """
-    published, source = openai_clip().clip._MODELS, f"{option}={name}"
+    published, source = openai_clip().clip._MODELS, f"{option}={name}" if option else name
     if name == "demo":
         path = Path(str(resources.files("mgs") / "assets" / DEMO_CLIP))
         return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=False)
     if name in published and not name.startswith("ViT"):
         raise UserError(f"{source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
     if name in published:
-        path = download(published[name], option, name)
+        choice = f", or set {option} to a local file or to demo" if option else ""
+        path = download(published[name], source, choice)
         return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=True)
     path = Path(name).expanduser()
     if not path.is_file():
@@ -98,15 +99,18 @@ def published_sha256() -> dict[str, str]:
     return {url.split("/")[-1]: url.split("/")[-2] for url in openai_clip().clip._MODELS.values()}
 
 
-def download(url: str, option: str, name: str) -> Path:
-    """The local file of an OpenAI model, fetched by openai-clip where it is not there yet."""
+def download(url: str, source: str, choice: str) -> Path:
+    """The local file of an OpenAI model, fetched by openai-clip where it is not there yet.
+
+    Errors call it `source`, and end in `choice`, what one can do besides.
+    """
     folder = DOWNLOADS.expanduser()
     try:
         return Path(openai_clip().clip._download(url, str(folder)))
     except (OSError, HTTPException, RuntimeError, TypeError) as error:  # TypeError: the server stated no length
         raise UserError(
-            f"{option}={name}: weights not on disk and not downloadable ({error}); download {url} "
-            f"to {folder / Path(url).name} by other means, or set {option} to a local file or to demo"
+            f"{source}: weights not on disk and not downloadable ({error}); download {url} "
+            f"to {folder / Path(url).name} by other means{choice}"
         ) from None
 
 
@@ -163,9 +167,10 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
             transformer_heads=text_width // HEAD_WIDTH,
             transformer_layers=blocks[1],
         )
-        with torch.device("meta"):  # where it takes no memory: tensors without a number in them may have any shape
-            make().load_state_dict({name: value.to("meta") for name, value in state.items()})
-        clip: Clip = make()
+        with torch.random.fork_rng(devices=[]):  # the weights it begins with are drawn from the process's generator
+            with torch.device("meta"):  # where it takes no memory: tensors without a number in them may have any shape
+                make().load_state_dict({name: value.to("meta") for name, value in state.items()})
+            clip: Clip = make()
         clip.load_state_dict(state)
     except KeyError as error:
         raise UserError(f"{source}: no tensor {error} in it; expected OpenAI CLIP weights") from None

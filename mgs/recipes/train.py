@@ -64,8 +64,10 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
     if finished or kept:
         refuse_other_run(config, config.run_folder / "config.yaml")
     backbone = load_backbone(config.model.clip)
-    if config.data.dataset == "demo" and not Path(config.data.root).exists():
-        write_demo(Path(config.data.root))
+    if config.data.dataset == "demo" and not (root := Path(config.data.root)).exists():
+        with locked(root.with_name(f".{root.name}.lock"), str(root), wait=True):
+            if not root.exists():  # another process may have drawn it meanwhile
+                write_demo(root)
     load = partial(images.fill, place=config.data.cache, device=device)
     folds, skipped = read_folds(config.data, config.folds, load=load)
     if skipped:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mgs.errors import UserError
 from mgs.files import whole_file, write_json
+from mgs.machine import exact_products
 from mgs.model.clip_backbone import Clip, openai_clip
 from mgs.model.encoders import finish_views, start_views, unit_norm
 from mgs.model.mgs import MGS, TOP_PATCHES
@@ -32,7 +33,9 @@ class ImageTower(nn.Module):
     def __init__(self, model: MGS) -> None:
         super().__init__()
         self.clip, self.templates, self.patches = model.clip, model.config.templates, model.config.patches
-        self.level, self.temperature = model.encode_texts(model.sentences).detach(), model.temperature.detach()
+        with exact_products:
+            self.level = model.encode_texts(model.sentences).detach()
+        self.temperature = model.temperature.detach()
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         embeddings = finish_views(self.clip, start_views(self.clip, views if self.patches else views[:, :1]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from torch import Tensor
 
@@ -76,7 +77,7 @@ def load_or_reason(image: ImageInput) -> tuple[Tensor | None, str]:
 
 def as_prompt(prompt: Any) -> str | None:
     """A prompt as text; None, a table's missing value, and blank text are no prompt."""
-    if prompt is None or (isinstance(prompt, float) and np.isnan(prompt)):
+    if prompt is None or prompt is pd.NA or (isinstance(prompt, float) and np.isnan(prompt)):
         return None
     if not isinstance(prompt, str):
         raise UserError(f"prompt {prompt!r}: a {type(prompt).__name__}; give text, or None")

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mgs.config import DIMENSIONS
-from mgs.data.cells import to_record
+from mgs.data.cells import read_name, to_record
 from mgs.data.image_plugins import PLUGINS
 from mgs.data.images import FORMATS, is_url
 from mgs.data.tables import decode_csv, name_columns, read_header, read_rows, without_blank
@@ -32,7 +32,8 @@ from mgs.scoring.score import COLUMNS, ERROR, Score
 from mgs.scoring.scorer import Scorer
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-UNREAD = {".svg", ".psd", ".eps", ".xcf", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}  # images
+UNKNOWN = {".svg", ".xcf", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}  # images, unknown to Pillow
+NO_IMAGES = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr"}  # of what Pillow knows
 PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job
 
 LEVEL_WORDS = {  # what the five levels are called, worst first
@@ -81,8 +82,9 @@ def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
 
 def find_images(folder: Path) -> tuple[list[Path], str]:
     """The images below a folder, by suffix, in order; and what others there are, by kind, with the remedy."""
-    readable = {s.lower() for s, kind in Image.registered_extensions().items() if kind in FORMATS}
-    known = readable | PLUGINS.keys() | UNREAD
+    registered = {suffix.lower(): kind for suffix, kind in Image.registered_extensions().items()}
+    readable = {suffix for suffix, kind in registered.items() if kind in (*FORMATS, "MPO")}  # several JPEGs in one
+    known = (registered.keys() - NO_IMAGES) | PLUGINS.keys() | UNKNOWN
     files = [p for p in folder.rglob("*") if p.suffix.lower() in known and not p.is_dir() and not is_litter(p, folder)]
     counts = Counter(p.suffix.lower() for p in files)
     readable |= {suffix for suffix in counts if suffix in PLUGINS and PLUGINS[suffix].ready()}
@@ -116,7 +118,8 @@ def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item
     items, fence = [], Fence(root)
     for line, cells in rows[1:]:
         record = to_record(header, cells, f"{table}:{line}")
-        items.append(Item(record["image"], root / record["image"], record.get("prompt", prompt)))
+        name = read_name(record, ("image",), f"{table}:{line}")
+        items.append(Item(name, root / name, record.get("prompt", prompt)))
         if not fence.holds(items[-1].path):
             remedy = "put the files there, or name a folder that holds them all with --images"
             raise UserError(f"{table}:{line}: {record['image']} leads out of {root}; {remedy}")

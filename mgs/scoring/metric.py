@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mgs.config import MOS_MAX
 from mgs.data.datasets import NEED_A_PROMPT
-from mgs.data.images import MIN_SIDE
+from mgs.data.images import MAX_PIXELS, MIN_SIDE
 from mgs.data.views import make_views
 from mgs.errors import UserError
 from mgs.machine import exact_products
@@ -75,6 +75,8 @@ class ImageMetric(nn.Module):
 
 def check_pixels(images: Tensor) -> None:
     """Raise `ValueError` for what is no batch of float images on 0-1."""
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images: a {type(images).__name__}; give a tensor of floats on 0-1, (B, 3, H, W)")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[1:] or not images.is_floating_point():
         raise ValueError(f"images {tuple(images.shape)}, {images.dtype}: give floats on 0-1, (B, 3, H, W)")
     if len(images):
@@ -91,6 +93,8 @@ def enlarge(images: Tensor) -> Tensor:
     if scale <= 1:
         return images
     size = (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"images: {width}x{height} is too thin to enlarge")
     return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
 

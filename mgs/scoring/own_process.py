@@ -23,6 +23,9 @@ class OwnProcess:
         OwnProcess.__init__(self)
         vars(self).update(state)
 
+    def __copy__(self) -> OwnProcess:
+        return self  # a copy would have another lock for the same content
+
     def refuse_fork(self) -> None:
         """Raise a `UserError` in a forked process: torch's threads are not there, and the lock may be held for ever."""
         if self.process != os.getpid():

@@ -168,7 +168,7 @@ class Scorer(OwnProcess):
         Raises `UserError` at once for a batch size or a style that is none.
         """
         self.refuse_fork()
-        if batch_size is not None and batch_size < 1:
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise UserError(f"batch_size={batch_size}: give 1 or more")
         size = batch_size or EVAL_BATCH[self.pipeline.device.type]
         return self.score_batches(iter(pairs), size, self.check_style(style))

@@ -17,11 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mgs.config import Config
-from mgs.data.image_cache import ACTIVATIONS, ImageCache, mark_cache, read_array, write_array
+from mgs.data.image_cache import ACTIVATIONS, ImageCache, has_array, mark_cache, read_array, write_array
 from mgs.data.samples import Sample
 from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk
-from mgs.machine import autocast
+from mgs.machine import autocast, exact_products
 from mgs.model.mgs import MGS
 from mgs.progress_bar import progress
 from mgs.training.pipeline import Pipeline
@@ -65,7 +65,7 @@ def open_activations(
     root = Path(config.data.cache_folder) / ACTIVATIONS
     cache = ActivationCache(root / describe_key(model, pipeline, dtype), pipeline.images)
     distinct = {cache.file(sample): sample for sample in samples}
-    missing = [sample for file, sample in distinct.items() if read_array(file) is None]
+    missing = [sample for file, sample in distinct.items() if not has_array(file)]
     if not missing:
         return cache
     example = compute(model, missing[0], pipeline)
@@ -92,7 +92,7 @@ def compute(model: MGS, sample: Sample, pipeline: Pipeline) -> Tensor:
     Ten views fill a device well enough, and an image alone has the same bits whenever an interrupted job comes to it.
     """
     (views,) = pipeline.views([pipeline.images.read(sample.image)])
-    with autocast(pipeline.device, pipeline.dtype):
+    with autocast(pipeline.device, pipeline.dtype), exact_products:
         return model.start(views[None])[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from tqdm import tqdm
 
 import mgs
 from mgs.config import DIMENSIONS, Config, config_of
@@ -164,7 +166,7 @@ def find_clip(path: Path, backbone: dict[str, Any], tensors: dict[str, torch.Ten
         return build_clip(own, path)
     if not is_published(backbone["name"]):  # a path would be on the machine of whoever wrote the checkpoint
         raise UserError(f"{path}: holds no backbone, and {backbone['name']!r} is none that can be fetched by name")
-    found = load_backbone(backbone["name"])
+    found = load_backbone(backbone["name"], option=None)
     if found.sha256 != backbone["sha256"]:
         raise UserError(f"{path}: trained on another {backbone['name']} (SHA-256 {backbone['sha256'][:12]}...)")
     return found.clip
@@ -174,7 +176,12 @@ def newest_checkpoint(runs: Path, *, of_drawings: bool = False) -> Path | None:
     """The checkpoint of the fold that was finished last, of those trained on real images, or on the demo's drawings."""
     finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime, reverse=True)
     for file in (mark.with_name(CHECKPOINT) for mark in finished):
-        if (config_of(read_metadata(file)["config"]).data.dataset == "demo") == of_drawings:
+        try:
+            dataset = config_of(read_metadata(file)["config"]).data.dataset
+        except UserError as error:
+            tqdm.write(f"passed over: {error}", file=sys.stderr)
+            continue
+        if (dataset == "demo") == of_drawings:
             return file
     return None
 

@@ -27,7 +27,7 @@ class Original:
     """What a checkpoint of the original project holds; some have the tensors alone."""
 
     state: dict[str, Tensor]
-    dataset: str  # a row of DATASETS, "" where the file does not name one
+    dataset: str  # a row of DATASETS, or what else the file says; "" where it does not name one
     fold: int  # 0 where the file does not say
 
 
@@ -53,7 +53,10 @@ def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> 
     model = MGS(build_clip(clip_state, path), ModelConfig(clip=str(path), templates="swapped"))
     others |= {name: value for name, value in state.items() if not name.startswith(prefixes[0])}
     for name, head in (("alpha", model.alpha), ("mos_fusion", model.fusion)):
-        for found in [other for other in others if other.split(".")[-1] == name]:
+        names = [other for other in others if other.split(".")[-1] == name]
+        if not names and (name == "alpha" or "overall" in dimensions):
+            raise UserError(f"{path}: no tensor called {name}, which scores of {dataset} need; not a whole checkpoint")
+        for found in names:
             value = others.pop(found)
             if value.numel() != head.numel():
                 raise UserError(
@@ -77,12 +80,15 @@ def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> 
 
 def choose_dataset(named: str, asked: str | None, path: Path) -> str:
     """The dataset to import for: what the file names and the user asks for, which may not contradict each other."""
-    if asked and not facts_of(asked).dimensions:
-        raise UserError(f"--dataset {asked}: says nothing of the dimensions; name the dataset it was trained on")
+    known = ", ".join(name for name, row in DATASETS.items() if row.published)
+    if asked and not facts_of(asked).published:
+        raise UserError(f"--dataset {asked}: not what the original trains on; it is one of {known}")
+    if named and named not in DATASETS:
+        raise UserError(f"{path}: says that it was trained on {named}; only {known} can be imported")
     if asked and named and asked != named:
         raise UserError(f"--dataset {asked}: {path} says that it was trained on {named}; leave the option out")
     if not (asked or named):
-        raise UserError(f"{path}: does not name its dataset; say --dataset AGIQA-1K, AGIQA-3K or AIGCIQA2023")
+        raise UserError(f"{path}: does not name its dataset; say it with --dataset, one of {known}")
     return asked or named
 
 
@@ -102,8 +108,9 @@ def read_original(path: Path) -> Original:
     except ValueError as error:
         problem = f"no dict of tensors under model_state_dict that could be used ({error})"
         raise UserError(f"{path}: {problem}; not a checkpoint of the original project") from None
-    spelling = plain_name(content.get("dataset"))
-    dataset = next((name for name, row in DATASETS.items() if row.published and plain_name(name) == spelling), "")
+    named = str(content.get("dataset") or "")
+    known = {plain_name(name): name for name, row in DATASETS.items() if row.published}
+    dataset = known.get(plain_name(named), named)
     fold = content.get("fold")
     if isinstance(fold, str) and FOLD.fullmatch(fold):
         fold = int(fold)
@@ -111,9 +118,9 @@ def read_original(path: Path) -> Original:
     return Original(tensors, dataset, fold if type(fold) is int and fold > 0 else 0)
 
 
-def plain_name(name: object) -> str:
+def plain_name(name: str) -> str:
     """A dataset's name without hyphens and the like, in lower case: AGIQA-1K is also written agiqa1k."""
-    return re.sub(r"[\W_]", "", name.casefold()) if isinstance(name, str) else ""
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def split_clip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
