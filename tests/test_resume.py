@@ -452,7 +452,7 @@ def test_a_picture_that_goes_bad_during_training_is_named(here, monkeypatch):
         return step(trainer, batch)
 
     monkeypatch.setattr(Trainer, "step", spoil)
-    with pytest.raises(UserError, match=r"\d+\.png: not a whole image .*; it was whole when this began: put it back"):
+    with pytest.raises(UserError, match=r"\d+\.png: not a whole image .*; it was readable when this began; put"):
         training.main(words)
 
 
