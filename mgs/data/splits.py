@@ -65,7 +65,7 @@ def find_folds(data: DataConfig, requested: Sequence[int] = ()) -> list[Fold]:
 def choose_numbers(requested: Sequence[int], there: Sequence[int], place: Path) -> Sequence[int]:
     """The requested numbers, or all there are if none is requested; one that is not there is a `UserError`."""
     if absent := [number for number in requested if number not in there]:
-        raise UserError(f"folds={absent[0]}: {place} has folds {', '.join(map(str, there))}; choose of these")
+        raise UserError(f"folds={absent[0]}: {place} has folds {', '.join(map(str, there))}; choose from these")
     return requested or there
 
 

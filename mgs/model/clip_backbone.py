@@ -111,7 +111,7 @@ def download(url: str, option: str, name: str) -> Path:
 
 
 def read_state_dict(path: Path, source: str) -> StateDict:
-    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; none of it is run.
+    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; no code in it runs.
 
     `source` is what errors call it.
     """
@@ -163,7 +163,7 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
             transformer_heads=text_width // HEAD_WIDTH,
             transformer_layers=blocks[1],
         )
-        with torch.device("meta"):  # where it takes no memory: tensors without a number in them may have any shape
+        with torch.device("meta"):  # takes no memory: a file may claim any shape for tensors without numbers
             make().load_state_dict({name: value.to("meta") for name, value in state.items()})
         clip: Clip = make()
         clip.load_state_dict(state)
