@@ -495,6 +495,6 @@ def test_a_launchers_process_is_the_training_itself():
 
 def test_a_process_does_not_take_its_own_lock_twice(tmp_path):
     with locked(tmp_path / ".lock", "it"):
-        with pytest.raises(UserError, match="it: in use by this very process"), locked(tmp_path / ".lock", "it"):
+        with pytest.raises(UserError, match="it: in use by this same process"), locked(tmp_path / ".lock", "it"):
             pass
         assert (tmp_path / ".lock").exists()
