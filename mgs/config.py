@@ -36,7 +36,7 @@ class DataConfig:
     table: str | None = None  # custom only: a CSV with image, prompt and any of the four dimensions
     splits: str | None = None  # folder with <fold>/{train,val,test}.csv; default <root>/splits/<protocol>
     protocol: Literal["published", "prompt-disjoint", "random-image"] = "published"
-    fold_seed: int = 42  # decides the folds that are drawn from `table`; not `seed`, so that runs share folds
+    fold_seed: int = 42  # decides the folds drawn from `table`; apart from `seed`, so runs of any seed share folds
     prompt_style: Literal["keywords", "hybrid", "sentence"] | None = None  # default: the dataset's own
     mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # worst and best of the table's scale
     on_bad_image: Literal["error", "skip"] = "error"

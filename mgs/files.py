@@ -17,7 +17,7 @@ from typing import Any
 
 from mgs.errors import UserError
 
-_held: set[str] = set()  # locks of this process, since the system does not keep a process out of its own
+_held: set[str] = set()  # locks of this process; the system lets a process take its own lock twice
 UNFINISHED = ".unfinished."  # the start of the name of a file that is being written
 UMASK = os.umask(0)
 os.umask(UMASK)  # it can only be read by setting it, which other threads would notice later on

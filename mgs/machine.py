@@ -137,7 +137,7 @@ def keep_freed_memory() -> None:
 
 
 def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` of a function; where that fails on its first call, a warning and the function as it is."""
+    """`torch.compile` of a function; if its first call fails, it warns and calls the function without compiling."""
     compiled, chosen = torch.compile(function), None
 
     @functools.wraps(function)

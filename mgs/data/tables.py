@@ -83,7 +83,7 @@ def find_separator(text: str) -> str:
 
 
 def read_header(row: Row) -> list[str]:
-    """The names in a header row as they are compared: in lower case, without white space around them."""
+    """The names in a header row, in lower case and without white space around them, for comparing."""
     return [name.strip().casefold() for name in row[1]]
 
 

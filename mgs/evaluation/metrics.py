@@ -43,8 +43,8 @@ def rmse(prediction: ArrayLike, mos: ArrayLike) -> float:
 def plcc_fitted(prediction: ArrayLike, mos: ArrayLike) -> float:
     """Pearson's correlation after `fit_logistic`, -1 to 1; negative where the fitted curve falls.
 
-    The fitted curve falls for a reversed predictor, which would make its correlation positive; so it takes the sign of
-    the curve's slope. NaN for constant sides and for fewer images than the curve has parameters, plus one.
+    For a reversed predictor the curve falls, and the correlation with its fitted values would be positive. So the
+    result takes the sign of the curve's slope. NaN for constant sides and for fewer than five images.
     """
     curve = fit_logistic(prediction, mos)
     if curve is None:

@@ -17,7 +17,7 @@ CHUNK = 256  # texts in one call where nothing has to be kept for a backward pas
 
 
 class Kept:
-    """Tensors by text. All are dropped when a weight that they depend on changes, or the precision.
+    """Tensors by text. All are dropped when the precision changes, or a weight that they depend on.
 
     Beyond `MOST_KEPT` bytes, the least recently used ones are dropped.
     """

@@ -67,7 +67,7 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> dict[str, Tensor]:
     """The tensors of a TorchScript archive, as OpenAI ships its CLIPs, by their names in the state dict.
 
-    Only the archive's data is read. Its code is not even read, while `torch.jit.load` would run some of it.
+    Only the archive's data is read. Its code is not even opened, while `torch.jit.load` would run some of it.
     """
     with zipfile.ZipFile(path) as archive:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")

@@ -65,7 +65,7 @@ def describe_frames(data: bytes) -> str:
 
 
 def load_or_reason(image: ImageInput) -> tuple[Tensor | None, str]:
-    """`load_image`, with the reason in place of a picture where there is none."""
+    """The result of `load_image`; for a bad image, None and the reason."""
     try:
         return load_image(image)
     except BadImage as error:

@@ -161,7 +161,7 @@ def as_row(item: Item, score: Score) -> dict[str, Any]:
 
 
 def show_score(item: Item, score: Score, scorer: Scorer) -> str:
-    """One image's scores for people: a line each, with the word that stands for that level."""
+    """One image's scores for people to read: a line per score, with the word that stands for that level."""
     lines = [f"{'image':<16}{printable(item.image)}", f"{'prompt':<16}{printable(one_line(item.prompt or '-'))}"]
     for dimension, words in LEVEL_WORDS.items():
         value = getattr(score, dimension)

@@ -64,7 +64,7 @@ class Scorer(OwnProcess):
     def load(cls, path: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
         """A scorer from a checkpoint file, a fold folder, or a run folder, whose first finished fold it takes.
 
-        Views, sentences and prompt style are the checkpoint's own. Raises `UserError` for what is no checkpoint.
+        Views, sentences and prompt style are the checkpoint's own. Raises `UserError` if there is no valid checkpoint.
         """
         file = find_checkpoint(Path(path))
         checkpoint = load_checkpoint(file)

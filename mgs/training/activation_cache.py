@@ -97,7 +97,7 @@ def compute(model: MGS, sample: Sample, pipeline: Pipeline) -> Tensor:
 
 
 def describe_key(model: MGS, pipeline: Pipeline, dtype: torch.dtype) -> str:
-    """A hash of all that the constant half's output depends on, but for the image."""
+    """A hash of all that the constant half's output depends on, except for the image."""
     visual = model.clip.visual
     digest = hashlib.sha256()
     parts = [visual.conv1, visual.ln_pre, *visual.transformer.resblocks[: model.constant]]

@@ -50,7 +50,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
     """Write what was trained; also the whole backbone, if not everybody can fetch it by name.
 
-    `facts` (dataset, fold, epoch, val metrics, ...) goes into the metadata as it is.
+    `facts` (dataset, fold, epoch, val metrics, ...) goes into the metadata unchanged.
     """
     write_checkpoint(path, *copy_for_checkpoint(model, config, backbone, facts))
 
@@ -192,7 +192,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def fetch_checkpoint(name: str | Path) -> Path:
-    """A folder or file as it is, or the checkpoint of a Hugging Face hub repository, downloaded. Raises `UserError`."""
+    """The path, if it exists; else the checkpoint of a Hugging Face hub repository, downloaded. Raises `UserError`."""
     if Path(name).exists():
         return Path(name)
     try:

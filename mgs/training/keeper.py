@@ -145,7 +145,7 @@ class Keeper:
         """Record an epoch's figures, `value` deciding whether it is the best so far, and keep it."""
         better = self.history.add(line, value, predictions)
         self.trainer.next_epoch()
-        self.keep()  # before the checkpoint, which can be made again from last.pt, but not last.pt from it
+        self.keep()  # before the checkpoint: last.pt can restore the checkpoint, but not the reverse
         if better:
             self.keep_best()
 
