@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source scripts/python_env.sh
 
-# Install those of the packages that are absent, or too old, where the tests will run.
+# Install the packages that are missing or too old, for the Python that runs the tests.
 need() {
   "$PYTHON" - "$@" <<'PYTHON' 2>/dev/null || "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@"
 import importlib.metadata, sys

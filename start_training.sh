@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source scripts/python_env.sh
-exec "$PYTHON" train.py --then-test "$@"  # one process, since a shell would keep SIGTERM to itself
+exec "$PYTHON" train.py --then-test "$@"  # one process, since a shell would not pass SIGTERM on

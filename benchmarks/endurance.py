@@ -1,4 +1,4 @@
-"""How much a training stands, and how long: killed again and again on the demo, and two hundred trainings in a row.
+"""How robust training is: the demo's training killed again and again, and two hundred trainings in a row.
 
 python -m benchmarks.endurance kill --times 25      SIGKILL at random moments, resumed, against an unbroken run
 python -m benchmarks.endurance soak --times 200     memory and open files over that many trainings in one process
@@ -35,7 +35,7 @@ from mgs.training.progress import read_progress
 
 REPOSITORY = Path(__file__).parents[1]
 KEPT = ("best.safetensors", "predictions_val.csv", "metrics.jsonl")
-SAVE_MINUTES = 0.005  # so that a run that is killed every few seconds comes forward
+SAVE_MINUTES = 0.005  # so that a run that is killed every few seconds makes progress
 LONGEST = 3.0  # seconds of training before the next kill
 SETTLED = 20  # trainings after which memory should no longer grow
 MOST_SLOPE = 10.0  # kB a training
@@ -48,7 +48,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 def kill(times: int, seed: int) -> bool:
     """Kill the demo's training `times` times at random moments, each time starting the same command again.
 
-    Whenever a run comes to its end, its results are compared with an unbroken run's, byte for byte.
+    Whenever a run finishes, its results are compared with an unbroken run's, byte for byte.
     """
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
@@ -72,16 +72,16 @@ def kill(times: int, seed: int) -> bool:
         left = [path for path in (folder / "runs").rglob("*") if path.name.startswith(".") or path.name == "last.pt"]
     minutes = (time.monotonic() - begun) / 60
     print(
-        f"{kills} kills in {minutes:.1f} minutes, after {forward} of them training had come forward; {ends} runs came "
-        f"to their end, {equal} equal the unbroken one byte for byte; left over: {len(left)} files"
+        f"{kills} kills in {minutes:.1f} minutes, after {forward} of them training had made progress; {ends} runs "
+        f"finished, {equal} equal the unbroken one byte for byte; left over: {len(left)} files"
     )
     return ends == equal and not left
 
 
 def start(folder: Path) -> BaseProcess:
-    """The demo's training, in a folder that has what it needs; what it says goes to `log` there.
+    """Start the demo's training, in a folder that has what it needs; its output goes to `log` there.
 
-    A process that has imported all and computed nothing forks it, since torch takes seconds to import.
+    It is forked from a process that has imported everything and computed nothing, since torch takes seconds to import.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mgs.recipes.train", "clip"])
@@ -100,7 +100,7 @@ def train_in(folder: Path) -> None:
 
 
 def die(folder: Path, seconds: float) -> bool:
-    """Train, and kill the process so long after its first step; whether it had not come to its end by then."""
+    """Train, and kill the process this long after its first step; returns whether it was still running."""
     (folder / "log").unlink(missing_ok=True)
     process = start(folder)
     while process.is_alive() and b"epoch" not in said(folder):
@@ -126,7 +126,7 @@ def find_place(folder: Path) -> tuple[int, int]:
 
 
 def finish(folder: Path) -> dict[str, bytes]:
-    """Train to the end; what it leaves."""
+    """Train to the end; returns what it leaves."""
     process = start(folder)
     process.join()
     if process.exitcode:
@@ -135,12 +135,12 @@ def finish(folder: Path) -> dict[str, bytes]:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """The bytes of all that a run leaves, but for TensorBoard's files, which hold the time of day."""
+    """The bytes of all that a run leaves, except TensorBoard's files, which hold the time of day."""
     return {name: (folder / "runs/demo/fold_01" / name).read_bytes() for name in KEPT}
 
 
 class MallInfo(ctypes.Structure):
-    """glibc's `struct mallinfo2`: what its allocator holds, of malloc.h."""
+    """glibc's `struct mallinfo2`: what its allocator holds; from malloc.h."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in MALLINFO2]
 
@@ -192,11 +192,11 @@ def write_table(folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what the command line names; exit code 1 if it did not hold."""
+    """Run what the command line names; exit code 1 if it failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("kill", "soak"))
     parser.add_argument("--times", type=int, help="kills (25) or trainings (200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments of the kills")
     args = parser.parse_args(argv)
     held = kill(args.times or 25, args.seed) if args.what == "kill" else soak(args.times or 200)
     sys.exit(not held)

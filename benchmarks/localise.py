@@ -1,8 +1,8 @@
 """Does a fragment light the patch where its object was drawn? `python -m benchmarks.localise [--checkpoint PATH]`
 
-Faultless drawings of two to four things, of the part of the drawn world that is kept for testing. For each thing the
-fragment that names it ranks the nine patches; the true patch is the one whose centre is nearest to the thing's. Chance
-is rank 5.
+It uses faultless drawings of two to four things, from the part of the drawn world that is kept for testing. For each
+thing, the fragment that names it ranks the nine patches. The true patch is the one whose centre is nearest to the
+thing's. Chance is rank 5.
 """
 
 from __future__ import annotations

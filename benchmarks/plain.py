@@ -1,8 +1,8 @@
 """MGS computed the obvious way, with gradients: what the speed of the package is measured against.
 
-Each branch encodes all views for itself, each image its own prompt and fragments, every text takes 77 tokens, and the
-sentences are encoded again at every step. A `Way` says which of this is saved, so that the savings can be switched on
-one after the other.
+Each branch encodes all views. The prompt and fragments of each image are encoded separately. Every text takes 77
+tokens, and the level sentences are encoded again at every step. A `Way` says which of this work is saved, so that the
+savings can be switched on one after the other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How fast MGS is against the obvious way to compute it: python -m benchmarks.speed --root PATH_OF_AGIQA-3K
 
 Both ways run in this one process, on real images and prompts, with the savings switched on one after the other. Prints
-a table and writes it as JSON. Read ratios rather than rates: machines differ, and other work on them disturbs.
+a table and writes it as JSON. Read ratios rather than rates: machines differ, and other work on them changes the rates.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def train_frozen(bench: Bench, clip: Clip, half: Precision, options: argparse.Na
         bench.train("mgs, frozen half kept", model, pipeline, half)
         start = time.perf_counter()
         for tensor, _ in bench.batch(pipeline):
-            tensor.clone()  # memory-mapped: the copy is what reads it
+            tensor.clone()  # memory-mapped: only the copy reads it from disk
         reading = (time.perf_counter() - start) / options.batch
     freeze(clip, config.model.frozen_blocks, stem=False)
     return reading * bench.rows[-1]["images_per_second"]

@@ -1,4 +1,4 @@
-"""Every option, its type, its default and what it may be, once."""
+"""Every option, with its type, its default and its allowed values."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ MOS_MAX = 5.0  # scores and MOS live on 0-5, higher is better
 class DataConfig:
     dataset: str = "custom"  # a row of DATASETS: AGIQA-1K, AGIQA-3K, AIGCIQA2023, demo, or custom for a CSV of your own
     root: str = ""  # the folder that image paths start from
-    table: str | None = None  # custom only: one CSV with image, prompt and any of the four dimensions
+    table: str | None = None  # custom only: a CSV with image, prompt and any of the four dimensions
     splits: str | None = None  # folder with <fold>/{train,val,test}.csv; default <root>/splits/<protocol>
     protocol: Literal["published", "prompt-disjoint", "random-image"] = "published"
-    fold_seed: int = 42  # decides the folds that are drawn from `table`; apart from `seed`, so that runs share folds
+    fold_seed: int = 42  # decides the folds drawn from `table`; apart from `seed`, so runs of any seed share folds
     prompt_style: Literal["keywords", "hybrid", "sentence"] | None = None  # default: the dataset's own
     mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # worst and best of the table's scale
     on_bad_image: Literal["error", "skip"] = "error"
@@ -57,10 +57,10 @@ class ModelConfig:
     clip: str = "ViT-B/16"  # an OpenAI name, a local file, or demo
     templates: Literal["joint", "separate", "swapped"] = "joint"  # swapped: for imported weights, see templates.py
     correspondence: Literal["both", "whole", "fragments"] = "both"
-    patches: bool = True  # false: the whole image alone, in both branches
+    patches: bool = True  # false: only the whole image, in both branches
     temperature: int | float | str = 1.0  # a number, learned, or clip (CLIP's own logit scale)
     frozen_blocks: float = 0.5  # share of each tower's residual blocks, counted from the input
-    freeze_stem: bool = False  # also what lies below the first block: patch, token and position embeddings
+    freeze_stem: bool = False  # freeze also the layers below the first block: patch, token and position embeddings
 
 
 @dataclass
@@ -72,16 +72,16 @@ class TrainConfig:
     head_lr: float | None = None  # alpha, overall weights and learned temperature; default: lr
     weight_decay: float = 5e-4
     clip_gradient: float = 1.0
-    save_minutes: float = 10.0  # last.pt is written after every epoch, and this often within one
+    save_minutes: float = 10.0  # last.pt is written after every epoch, and at this interval within one
     cache_gb: float = 20.0  # disk for the frozen half's activations, with model.freeze_stem; 0: computed every time
 
 
 @dataclass
 class Config:
     name: str = ""  # runs/<name>; default: the YAML file's own name
-    base: str | None = None  # another YAML that this one changes; relative to this one
+    base: str | None = None  # another YAML file that this one changes; its path is relative to this one
     runs: str = "runs"
-    folds: list[int] = field(default_factory=list)  # empty: every fold there is
+    folds: list[int] = field(default_factory=list)  # empty: every fold that exists
     seed: int = 42
     device: str = "auto"
     precision: Precision = "auto"
@@ -98,9 +98,9 @@ class Config:
 
 
 def config_of(content: Any) -> Config:
-    """The config that a checkpoint holds as plain values; `ValueError` for what is no config or could not work.
+    """The config that a checkpoint holds as plain values; `ValueError` if it is no config or has impossible values.
 
-    References such as `${oc.env:HOME}` are refused: who wrote the file is not who reads it.
+    References such as `${oc.env:HOME}` are refused, since somebody else may have written the file.
     """
     try:
         for key, value in flatten(content).items():
@@ -115,7 +115,7 @@ def config_of(content: Any) -> Config:
 
 
 def config_sha256(config: Config) -> str:
-    """SHA-256 of all that makes one run another, in hex."""
+    """SHA-256, in hex, of all options by which two runs can differ."""
     kept = {key: value for key, value in flat_config(config).items() if key not in NOT_THE_RUN}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

@@ -25,7 +25,7 @@ DEMO_BANNER = """\
 +---------------------------------------------------------------------------+
 | No dataset under data/: this is the DEMO, on generated drawings, with a   |
 | small CLIP that knows drawings. Its numbers say nothing about real images.|
-| data/README.md tells where the real datasets go.                          |
+| data/README.md says where the real datasets go.                           |
 +---------------------------------------------------------------------------+"""
 
 
@@ -51,7 +51,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             raise UserError(f"{source}: {explain(error, merged, layer)}") from None
     try:
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:  # of ???, which stands for a value that is still to come
+    except OmegaConfBaseException as error:  # of ???, which stands for a missing value
         raise UserError(f"{path or 'command line'}: {error.full_key}: {str(error).splitlines()[0]}") from None
     config.name = config.name or (path.stem if path else Path(config.data.table or "").stem)
     config.base = None  # its values are in the config now
@@ -63,9 +63,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_configs(argv: Sequence[str]) -> list[Config]:
-    """The configs that a command line means: its YAML files, each with its `key=value` words laid over it.
+    """The configs that a command line asks for: its YAML files, each with the `key=value` words laid over it.
 
-    With no file among them: one of the words alone if they name a table of the user's; else the shipped config of every
+    Without a file: one config of the words alone, if they name the user's own table; else the shipped config of every
     dataset found under data/ of the working directory; else the demo's, with a banner.
     """
     files = [word for word in argv if word.endswith((".yaml", ".yml")) and "=" not in word]
@@ -83,7 +83,7 @@ def load_configs(argv: Sequence[str]) -> list[Config]:
 
 
 def find_shipped(path: Path) -> Path:
-    """A config as it is, or, where there is none and it is called configs/..., the one of that name that ships."""
+    """The path itself; or, if it is configs/... and does not exist, the shipped config of that name."""
     package = Path(mgs.__file__).parent
     for root in (package, package.parent):
         if not path.exists() and path.parts[:1] == (CONFIGS,) and (root / path).exists():
@@ -97,7 +97,7 @@ def read_yaml(path: Path) -> DictConfig:
         content = OmegaConf.load(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file; see configs/ for those that ship") from None
-    except Exception as error:  # PyYAML and OSError have no common base; each says what is wrong with the file
+    except Exception as error:  # PyYAML's errors and OSError have no common base; each says what is wrong with the file
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, DictConfig):
         raise UserError(f"{path}: a config is a mapping of keys to values, this is not")
@@ -136,7 +136,7 @@ def read_words(words: Sequence[str]) -> DictConfig:
 
 
 def explain(error: Exception, merged: Any, layer: DictConfig) -> str:
-    """OmegaConf's error on laying `layer` over `merged`, as `key: problem` on one line with the keys that are right."""
+    """OmegaConf's error on laying `layer` over `merged`, as `key: problem` on one line, with the valid keys."""
     for name, value in layer.items_ex(resolve=False):
         section = OmegaConf.select(merged, str(name))
         if OmegaConf.is_dict(section) and not OmegaConf.is_dict(value):

@@ -19,14 +19,14 @@ from mgs.safe_text import one_line, printable
 USER_ERROR_EXIT = 2
 SIGNALLED = 128  # plus the signal's number: the shell's convention
 OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG)
-# torch's own words, and those of the CUDA libraries, which fail so on the first call in a full memory
+# messages of torch, and of the CUDA libraries, whose first call fails like this when the memory is full
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory|CU[A-Z]+_STATUS_ALLOC_FAILED")
 
 
 class UserError(Exception):
     """A mistake that the user can fix: one line of what is wrong, where, and the remedy; shown without traceback.
 
-    What it quotes may be a stranger's, of any length and with line breaks.
+    The text may quote untrusted input, of any length and with line breaks: it is shortened to one line.
     """
 
     def __init__(self, text: str) -> None:
@@ -34,14 +34,14 @@ class UserError(Exception):
 
 
 def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
-    """Run a command's `main`; what a user can fix is one line on stderr and exit code 2, our own bugs a traceback.
+    """Run a command's `main`. What a user can fix gives one line on stderr and exit code 2; a bug gives a traceback.
 
     Ctrl-C and SIGTERM end it with a line too, and with the shell's exit codes for them, 130 and 143.
     """
     signal.signal(signal.SIGTERM, interrupt)
     threading.excepthook = leave_system_errors
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")  # at half our own limit
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a prompt may hold what the terminal's encoding lacks
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a prompt may hold letters that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(*args)
@@ -49,7 +49,7 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGNALLED + signal.SIGPIPE)
     except SystemExit:
-        if ended_by:  # typer makes 130 of every signal
+        if ended_by:  # typer exits with 130 for every signal
             sys.exit(SIGNALLED + ended_by[0])
         raise
     except KeyboardInterrupt as error:
@@ -64,13 +64,13 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
 
 
 def leave_system_errors(failure: threading.ExceptHookArgs) -> None:
-    """Print what a thread died of, but for the system's errors: TensorBoard raises those again in the main thread."""
+    """Print the error that ended a thread, except system errors: TensorBoard raises those again in the main thread."""
     if not issubclass(failure.exc_type, OSError):
         threading.__excepthook__(failure)
 
 
 def explain_failure(error: Exception) -> str | None:
-    """What went wrong and the remedy, for what users cause or can fix; None for our own bugs."""
+    """What went wrong and the remedy, if users caused it or can fix it; None for our own bugs."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return str(error)
@@ -85,7 +85,7 @@ def explain_failure(error: Exception) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU's memory, or the machine's, did not suffice."""
+    """Whether an error says that a GPU's memory, or the machine's, was too small."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
     )

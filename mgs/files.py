@@ -1,4 +1,4 @@
-"""Files that are whole or not there, that one process writes at a time, and that lie where they should."""
+"""Write files wholly or not at all, let only one process write at a time, and keep paths inside their folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any
 
 from mgs.errors import UserError
 
-_held: set[str] = set()  # locks of this process, which the system does not keep from itself
-UNFINISHED = ".unfinished."  # how the names of files begin that are being written
+_held: set[str] = set()  # locks of this process; the system lets a process take its own lock twice
+UNFINISHED = ".unfinished."  # the start of the name of a file that is being written
 UMASK = os.umask(0)
 os.umask(UMASK)  # it can only be read by setting it, which other threads would notice later on
 
 
 def free_disk(folder: Path) -> int:
-    """Free bytes of the disk that a folder lies on, or would, if it isn't there yet."""
+    """Free bytes of the disk that a folder lies on; the folder need not exist yet."""
     folder = folder.absolute()
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
@@ -38,8 +38,8 @@ def folder_bytes(folder: Path) -> int:
 def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Write a file wholly or not at all: yields a temporary path in the same folder, renamed to `path` on success.
 
-    `durable` waits until content and name are on the disk, so that they outlive a power cut. An error of the system's
-    that names no file comes out naming `path`.
+    `durable` waits until content and name are on the disk, so that they outlive a power cut. A system error that
+    names no file is raised again with the name of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -58,13 +58,13 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
             if durable:
                 flush_to_disk(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # never in place of the error that brought us here
+        with contextlib.suppress(OSError):  # must not replace the error that is being raised
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
-    """Have an error of the system's name `path` where it names no file, as one of a write on a full disk does not."""
+    """Add the name of `path` to a system error that names no file, such as that of a write on a full disk."""
     try:
         yield
     except OSError as error:
@@ -85,7 +85,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of files that `whole_file` was writing; nobody may be writing there now."""
+    """Remove the unfinished files that killed processes left; no process may be writing in the folder now."""
     for path in folder.glob(f"{UNFINISHED}*"):
         path.unlink(missing_ok=True)
 
@@ -94,10 +94,10 @@ def remove_unfinished(folder: Path) -> None:
 def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, removed afterwards; `UserError` saying that `what` is in use where another process holds it.
 
-    With `wait`, for what is quickly done, wait for that process instead.
+    With `wait`, wait for that process instead; use it for work that is done quickly.
 
-    A process that dies, however it dies, holds it no longer. Locks of this kind are not inherited by worker processes,
-    so those that outlive a killed trainer keep nothing. Where the system has none, nobody is kept out.
+    A process that dies releases its locks. Worker processes do not inherit them, so workers that outlive a killed
+    trainer hold nothing. A file system without locks keeps nobody out.
     """
     try:
         import fcntl
@@ -106,7 +106,7 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if (key := os.path.realpath(path)) in _held:
-        raise UserError(f"{what}: in use by this very process; wait for that to end")
+        raise UserError(f"{what}: in use by this same process; wait for that to end")
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -147,11 +147,11 @@ def is_held(path: Path) -> bool:
 
 
 class Fence:
-    """Tells whether files really lie below a folder, past `..`, absolute paths and links; the folder may be a link."""
+    """Checks whether files really lie below a folder, past `..`, absolute paths and links; the folder may be a link."""
 
     def __init__(self, root: Path) -> None:
         self.root = os.path.realpath(root)
-        self.folders: dict[str, str] = {}  # as written -> as it is
+        self.folders: dict[str, str] = {}  # path as written -> path without links
 
     def holds(self, path: Path) -> bool:
         """Whether the path, which need not exist, leads to a place below the folder."""

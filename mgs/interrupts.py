@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they end a program by way of every `finally`, or, while training, at the end of a step."""
+"""Ctrl-C and SIGTERM: they end a program through every `finally`, or, while training, at the end of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _heard: list[int] = []  # signals that wait for the end of a step; a process has
 
 
 class Stopped(KeyboardInterrupt):
-    """The end by a signal: Ctrl-C or SIGTERM."""
+    """A signal, Ctrl-C or SIGTERM, ends the program."""
 
     def __init__(self, number: int, message: str = "interrupted") -> None:
         super().__init__(message)
@@ -21,11 +21,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupted(Stopped):
-    """The end by a signal in good order; the message says what was kept."""
+    """A signal ends the program at a good moment; the message says what was kept."""
 
 
 def interrupt(number: int, frame: object = None) -> None:
-    """A signal's handler: end the program, by way of every `finally`."""
+    """A signal's handler: end the program, through every `finally`."""
     ended_by[:] = [number]
     raise Interrupted(number)
 
@@ -49,7 +49,7 @@ def heed_signals() -> Iterator[None]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-        stop_if_interrupted()  # one that came when there was no step any more
+        stop_if_interrupted()  # a signal that came after the last step
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What every room needs to know of the machine: device, precision, memory, versions."""
+"""What every room needs to know about the machine: device, precision, memory, versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import mgs
 from mgs.errors import UserError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-EXACT = ("ieee", "none")  # torch's names for float32 products computed as such; none: nothing else was asked for
+EXACT = ("ieee", "none")  # torch's names for float32 products in full precision; none: no other was set
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -36,7 +36,7 @@ def set_seed(seed: int) -> None:
 
 
 def compute_alike(device: torch.device) -> None:
-    """On a CPU let the same work give the same bits: by default sums of gradients are taken in any thread's order."""
+    """On a CPU, make the same work give the same bits; by default, threads add up gradients in any order."""
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # would fill every new tensor, for debugging
 
@@ -59,8 +59,8 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype that matrix products run in; `auto` is bf16 where the GPU has it, else fp16, and fp32 on a CPU.
 
-    On a CPU, fp16 and a bf16 that the processor would emulate become fp32, which a line on stderr says. Master weights
-    stay float32 whatever this says.
+    On a CPU, fp16 becomes fp32, and so does bf16 if the processor would have to emulate it; a line on stderr says so.
+    Master weights are always float32.
     """
     if name not in ("auto", *PRECISIONS):
         raise UserError(f"precision={name}: no such precision; use auto, {', '.join(PRECISIONS)}")
@@ -85,7 +85,7 @@ def cpu_has_bf16() -> bool:
 
 @functools.cache
 def say_once(text: str) -> None:
-    """A line on stderr, the first time that it is said."""
+    """Print a line on stderr, but only the first time that it is given."""
     tqdm.write(text, file=sys.stderr)
 
 
@@ -129,10 +129,10 @@ exact_products = ExactProducts()
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next pass, instead of handing every large tensor's pages back and forth.
+    """Let glibc keep what is freed for the next pass, instead of returning every large tensor's pages.
 
-    Fresh pages cost a CPU about a twentieth of a forward pass. Elsewhere than under glibc it does nothing. It concerns
-    the whole process, so only programs of our own call it.
+    Fresh pages cost a CPU about a twentieth of a forward pass. Without glibc it does nothing. It affects the
+    whole process, so only our own programs call it.
     """
     with contextlib.suppress(OSError, AttributeError):
         glibc = ctypes.CDLL("libc.so.6")
@@ -141,7 +141,7 @@ def keep_freed_memory() -> None:
 
 
 def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` of a function; where that fails on its first call, a warning and the function as it is."""
+    """`torch.compile` of a function; if its first call fails, it warns and calls the function without compiling."""
     compiled, chosen = torch.compile(function), None
 
     @functools.wraps(function)
@@ -164,7 +164,7 @@ def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def available_memory() -> int:
     """Bytes of RAM that this process may still take: the machine's, or its container's where that is less."""
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # where the system doesn't tell
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # if the system does not say
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])

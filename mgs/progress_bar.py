@@ -12,7 +12,7 @@ RARE = 60.0  # seconds between two lines of a log
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
-    """A tqdm bar with these options; where stderr is no terminal, a line a minute at most, and none in the first."""
+    """A tqdm bar with these options; if stderr is no terminal, at most one line a minute, and none in the first."""
     if not sys.stderr.isatty():
         options |= {"mininterval": RARE, "maxinterval": RARE, "delay": RARE}
     return tqdm(items, **options)

@@ -1,4 +1,4 @@
-"""Text from strangers, shown so that it does nothing: in terminals, in spreadsheets, in HTML."""
+"""Make untrusted text harmless where it is shown: in terminals, in spreadsheets, in HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import jinja2
     import pandas as pd
 
-FORMULA = re.compile(r"'*[=+\-@＝＋－＠]")  # how a cell begins that spreadsheets compute
+FORMULA = re.compile(r"'*[=+\-@＝＋－＠]")  # the start of a cell that spreadsheets compute
 QUOTED_FORMULA = re.compile(r"'+[=+\-@＝＋－＠]")
 LONGEST = 1500  # characters of an error
 PICTURES = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}  # such as ␛, for the control characters
@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """An error's text on one line of bearable length: what is left out is the middle, as its end is the remedy."""
+    """An error's text on one line; a long one loses its middle, since the remedy is at its end."""
     text = " ".join(text.splitlines())
     return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 3 :]}"
 
@@ -36,7 +36,7 @@ def safe_cell(text: str) -> str:
 
 
 def original_cell(cell: str) -> str:
-    """The text that `safe_cell` made this of, but for its control characters."""
+    """The text that `safe_cell` made this from, except for control characters."""
     return cell[1:] if QUOTED_FORMULA.match(cell) else cell
 
 
@@ -47,7 +47,7 @@ def safe_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def visible(value: Any) -> Any:
     """A value for HTML: text without control characters that do something; markup as it is."""
-    if not isinstance(value, str) or hasattr(value, "__html__"):  # markupsafe's mark of what is HTML already
+    if not isinstance(value, str) or hasattr(value, "__html__"):  # markupsafe's mark of text that is HTML already
         return value
     pictures = {code: picture for code, picture in PICTURES.items() if chr(code) not in "\n\t"}
     return value.translate(pictures | DIRECTIONS)
@@ -63,5 +63,5 @@ def html_template(package: str, name: str) -> jinja2.Template:
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib takes as it is, without reading mathematics into it."""
+    """Text that matplotlib shows unchanged, and does not read as mathematics."""
     return visible(text).encode("utf-8", "replace").decode().replace("$", r"\$")

@@ -1,6 +1,6 @@
-"""What captions may truthfully say of a drawn picture or of a window on it: the demo CLIP's reading matter.
+"""What captions may truthfully say of a drawn picture or of a window on it: the texts that the demo CLIP learns from.
 
-Captions speak of what is really there, as alt texts do, in the three prompt styles and in fragments of them; some tell
+Captions speak of what is really there, as alt texts do, in the three prompt styles and in fragments of them; some say
 how the picture looks. Every caption comes with the set of facts that it claims and every view with all that are true of
 it, so that training knows exactly which captions fit which pictures.
 """
@@ -96,8 +96,8 @@ def overlap(centre: float, size: float, start: float, length: float) -> float:
 def caption(view: View, rng: np.random.Generator) -> tuple[str, frozenset[str]]:
     """A caption that is true of the view, and the facts that it claims.
 
-    Some speak of how the picture looks, the others of what is shown, all of it or a part. Where such a caption would
-    name a content of another part of the world, or there is nothing to be said, it is a level sentence.
+    Some say how the picture looks, the others what it shows, all of it or a part. If such a caption would name a
+    content of another part of the world, or has nothing to say, a level sentence takes its place.
     """
     if view.looks and rng.random() < 0.15:
         looks = [str(look) for look in rng.permutation(view.looks)[:2]]

@@ -193,7 +193,7 @@ def draw_joint(axes: Axes, joint: torch.Tensor) -> None:
 def draw_fragments(axes: Axes, similarity: torch.Tensor, weights: torch.Tensor) -> None:
     """Fragments down, patches across; the patches that count are framed, the weights stand at the right."""
     low, high = similarity.min().item(), similarity.max().item()
-    reach = 2 * high - low  # beyond the highest, so that the numbers stay legible on their colour
+    reach = 2 * high - low  # beyond the highest, so that the numbers are legible on their colour
     axes.imshow(similarity.numpy(), cmap="Oranges", aspect="auto", vmin=low, vmax=reach)
     for i, row in enumerate(similarity):
         best = row.topk(TOP_PATCHES).indices.tolist()

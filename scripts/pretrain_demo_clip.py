@@ -4,9 +4,9 @@
 
 Architecture and key names are OpenAI's; the file holds fp16 weights. Training is contrastive, on pictures whose
 contents belong to the pre-training part of the drawn world: no content of the demo's train, val or test part is ever
-drawn or named here. Captions say what is really in the view, as alt texts do, and some tell how it looks.
+drawn or named here. Captions say what is really in the view, as alt texts do, and some say how it looks.
 
-The file in mgs/assets continued an earlier run with `--start`; its own metadata tell of both.
+The file in mgs/assets comes from a run that continued an earlier one with `--start`; its metadata describes both.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def draw_views(seeds: Iterable[tuple[int, int]]) -> tuple[NDArray[np.uint8], lis
         rng = np.random.default_rng(seed)
         content = sample_content(rng, PART)
         damage = generators.sample_damage(generators.GENERATORS[str(rng.choice(list(generators.GENERATORS)))], rng)
-        drawn, pencil = generators.as_asked(content), (*seed, 1)  # a stream of its own, else places would echo contents
+        drawn, pencil = generators.as_asked(content), (*seed, 1)  # another stream, else places would depend on contents
         spots = generators.places(drawn, np.random.default_rng(pencil))
         picture = generators.draw(drawn, damage, np.random.default_rng(pencil))
         chw = torch.from_numpy(picture).permute(2, 0, 1)
@@ -122,7 +122,7 @@ def sum_of_losses(
 ) -> Tensor:
     """Contrastive loss of (B, D) image embeddings with each group of captions, which compete within their group only.
 
-    Captions on the content are drawn again for each batch; the sentences on the levels are few, so all stand in each.
+    Captions on the content are drawn again for each batch; the sentences on the levels are few, so each batch has all.
     """
     texts = encode_text(model, [text for group in groups for text, _ in group])
     total, start = torch.zeros(()), 0
@@ -137,7 +137,7 @@ def sum_of_losses(
 
 
 def train(model: CLIP, pixels: Tensor, notes: Sequence[View], args: argparse.Namespace) -> None:
-    """Train in place; `args.out` is renewed every `args.save_every` steps and at the end."""
+    """Train in place; writes `args.out` every `args.save_every` steps and at the end."""
     matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embedding" in name]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]

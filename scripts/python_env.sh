@@ -1,7 +1,7 @@
 # Sourced by the launchers from the repository's root: sets PYTHON to an interpreter that has all of requirements.txt.
-# The active environment serves if it can. Else .venv does: made and filled on the first run, with uv where it is installed.
+# That is the active environment's, if it fits. Else it is .venv's: the first run makes it, with uv if that is installed.
 
-# Exit 0 where interpreter $1 is one we support and has every requirement in a version that fits.
+# Exit 0 if interpreter $1 is one we support and has every requirement in a version that fits.
 serves() {
   "$1" - <<'PYTHON' 2>/dev/null
 import importlib.metadata, sys

@@ -112,7 +112,7 @@ def test_one_fold_has_a_difference_and_no_verdict(tmp_path):
     result = paired_difference(np.array([0.1]), overlap=0.3)
     assert result["difference"] == 0.1
     assert math.isnan(result["low"])
-    assert result["verdict"] == "one fold tells nothing of noise"
+    assert result["verdict"] == "one fold says nothing about noise"
     assert paired_difference(np.zeros(4), overlap=0.3)["verdict"] == "noise"
     assert paired_difference(np.array([0.1, math.nan]), overlap=0.3)["verdict"] == "undefined"
 

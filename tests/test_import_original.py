@@ -17,13 +17,15 @@ from mgs.model.fragments import Prompt
 from mgs.training.checkpoint import read_metadata
 from mgs.training.import_original import import_original
 
+HEADS = {"alpha": torch.zeros(()), "mos_fusion": torch.zeros(3)}
+
 
 def original(tmp_path, *, prefix="clip.", heads=None, **entries):
     """A file as the original project saves it."""
     clip = random_clip(size=32, width=64, layers=2, embed=32)
     state = {f"{prefix}{name}": value for name, value in clip.state_dict().items()}
     path = tmp_path / "original.pt"
-    heads = {"alpha": torch.zeros(()), "mos_fusion": torch.zeros(3)} if heads is None else heads
+    heads = HEADS if heads is None else heads
     torch.save({"model_state_dict": {**state, **heads}, **entries}, path)
     return clip, path
 
@@ -92,7 +94,7 @@ def test_dataset_and_fold_are_what_the_file_says(tmp_path, entries, asked, becam
         ("AGIQA-3K", {"heads": {}}, "no tensor called alpha"),
         (
             "AGIQA-1K",
-            {"heads": {"alpha": torch.zeros(()), "mos_fusion": torch.zeros(4)}},
+            {"heads": HEADS | {"mos_fusion": torch.zeros(4)}},
             "mos_fusion holds 4 numbers, not 3",
         ),
     ],

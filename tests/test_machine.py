@@ -57,9 +57,7 @@ def test_a_precision_that_a_cpu_would_emulate_is_said_once_and_not_used(monkeypa
 
 @pytest.mark.parametrize("ask", REDUCED)
 def test_float32_means_float32_within_our_calls_and_what_the_host_asked_for_outside(ask):
-    code = SCRIPT.format(
-        ask=REDUCED[ask], look=LOOK, follows=ask == "new"
-    )  # a process of its own: some of these settings have no way back
+    code = SCRIPT.format(ask=REDUCED[ask], look=LOOK, follows=ask == "new")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

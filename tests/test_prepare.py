@@ -159,7 +159,7 @@ def test_what_cannot_be_prepared_is_an_error_with_a_remedy(agiqa1k: Path, tmp_pa
         prepare("AGIQA-3K", tmp_path / "nowhere", protocol="random-image")
     with pytest.raises(UserError, match=r"--protocol published: .*choose prompt-disjoint or random-image, or name"):
         prepare("AGIQA-1K", agiqa1k, protocol="published")
-    with pytest.raises(UserError, match=r"dataset custom: no official download to prepare; there is one of AGIQA-1K"):
+    with pytest.raises(UserError, match=r"dataset custom: no official download to prepare; there is one for AGIQA-1K"):
         prepare("custom", agiqa1k, protocol="random-image")
     (agiqa1k / "file" / "deepai_0_0_0_1.jpg").unlink()
     with pytest.raises(UserError, match=r"AIGC_MOS_Zscore\.xlsx:3: no image deepai_0_0_0_1\.jpg under .*README"):

@@ -110,7 +110,7 @@ def test_another_datasets_test_sets_are_scored_on_the_dimensions_that_both_have(
     assert predictions["fold"].unique() == [2]
     out = capsys.readouterr().out
     assert "Cross-dataset: scored by own_fold_01, trained on custom, protocol random-image" in out
-    assert "Left out, for want of MOS on one of the two sides: authenticity, correspondence." in out
+    assert "Dimensions left out, with MOS in only one of the two datasets: authenticity, correspondence." in out
     # the same images by the run's own test: the same scores
     testing.main(["--checkpoint", "runs/own/fold_01/best.safetensors", "own.yaml", "folds=[1]"])
     own, again = (
@@ -134,7 +134,7 @@ def test_tested_runs_are_compared_and_left_beside_them(trained, capsys):
     testing.main(["--compare", "runs/own", "runs/again"])
     out = capsys.readouterr().out
     assert "**Differences to own**" in out
-    assert re.search(r"\| again +\| quality +\| SRCC +\| \+0.0000 +\| – +\| – +\| one fold tells nothing", out)
+    assert re.search(r"\| again +\| quality +\| SRCC +\| \+0.0000 +\| – +\| – +\| one fold says nothing", out)
     assert len(list((trained / "runs" / "comparison").glob("comparison_custom_random-image_*.html"))) == 1
 
 

@@ -74,7 +74,7 @@ def test_what_is_incomplete_is_one_line_and_nothing_is_linked(published, tmp_pat
 
 
 def test_a_set_without_published_folds_is_refused(published, tmp_path):
-    with pytest.raises(UserError, match="nobody has published folds of custom; there are some of AGIQA-1K"):
+    with pytest.raises(UserError, match="nobody has published folds of custom; there are some for AGIQA-1K"):
         place_published("custom", tmp_path / "root", published)
 
 

@@ -452,7 +452,7 @@ def test_a_picture_that_goes_bad_during_training_is_named(here, monkeypatch):
         return step(trainer, batch)
 
     monkeypatch.setattr(Trainer, "step", spoil)
-    with pytest.raises(UserError, match=r"\d+\.png: not a whole image .*; it was whole when this began: put it back"):
+    with pytest.raises(UserError, match=r"\d+\.png: not a whole image .*; it was readable when this began; put"):
         training.main(words)
 
 
@@ -495,6 +495,6 @@ def test_a_launchers_process_is_the_training_itself():
 
 def test_a_process_does_not_take_its_own_lock_twice(tmp_path):
     with locked(tmp_path / ".lock", "it"):
-        with pytest.raises(UserError, match="it: in use by this very process"), locked(tmp_path / ".lock", "it"):
+        with pytest.raises(UserError, match="it: in use by this same process"), locked(tmp_path / ".lock", "it"):
             pass
         assert (tmp_path / ".lock").exists()

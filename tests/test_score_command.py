@@ -197,7 +197,7 @@ def test_a_table_from_stdin_is_read_with_its_images_folder(folder):
         (["--table", "none.csv"], "none.csv: no such file"),
         (["--table", "clip.safetensors"], "not UTF-8|quotation|columns|fields"),
         (["--table", "pairs.csv", "--prompt", "x"], "leave one of them out"),
-        (["1.png", "--prompt-style", "poem"], "choose of keywords, hybrid, sentence"),
+        (["1.png", "--prompt-style", "poem"], "choose from keywords, hybrid, sentence"),
     ],
 )
 def test_wrong_words_are_one_line(folder, words, told):
@@ -260,7 +260,7 @@ def test_a_job_on_other_images_of_the_same_names_is_another_job(folder):
 
 
 def test_a_mistake_in_the_style_leaves_nothing_that_blocks_the_corrected_command(folder):
-    assert "choose of" in str(mgs("0.png", "--out", "o.csv", "--prompt-style", "keyword").exception)
+    assert "choose from" in str(mgs("0.png", "--out", "o.csv", "--prompt-style", "keyword").exception)
     assert mgs("0.png", "--out", "o.csv", "--prompt-style", "keywords").exit_code == 0
 
 

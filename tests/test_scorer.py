@@ -329,7 +329,7 @@ def test_a_prompts_style_decides_its_fragments_and_a_wrong_one_is_refused(traine
     prompt = "wall: grey, on a hill"
     found = {s: scorer.score(trained / "0.png", prompt, style=s).correspondence for s in ("keywords", "hybrid")}
     assert found["keywords"] != found["hybrid"]
-    with pytest.raises(UserError, match="prompt style 'poem': choose of keywords, hybrid, sentence"):
+    with pytest.raises(UserError, match="prompt style 'poem': choose from keywords, hybrid, sentence"):
         scorer.score(trained / "0.png", prompt, style="poem")
 
 

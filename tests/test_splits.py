@@ -247,7 +247,7 @@ def test_protocol_file_wins_over_the_config_and_without_it_the_config_holds(own:
 
 def test_absent_folds_are_an_error_that_says_which_there_are(own: DataConfig, tmp_path: Path) -> None:
     folder, data = fold_folder(tmp_path, own)
-    with pytest.raises(UserError, match=r"folds=12: .*prompt-disjoint has folds 1, 2, .*10; choose of these"):
+    with pytest.raises(UserError, match=r"folds=12: .*prompt-disjoint has folds 1, 2, .*10; choose from these"):
         fold_numbers(data, [1, 12])
     with pytest.raises(UserError, match=r"published: no folds .*there is prompt-disjoint: set data\.protocol=prompt-d"):
         fold_numbers(with_splits(data, splits=None), [])

@@ -13,7 +13,7 @@ from mgs.cli.scorer_options import CHECKPOINT_HELP, open_scorer
 def export(
     folder: Annotated[Path, typer.Argument(help="where to write")],
     images: Annotated[list[Path] | None, typer.Argument(help="images to compare both ways on")] = None,
-    prompt: Annotated[str, typer.Option(help="of those images")] = "a photo",
+    prompt: Annotated[str, typer.Option(help="the prompt of those images")] = "a photo",
     checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
 ) -> None:
     """Export a checkpoint to ONNX, to score with onnxruntime alone."""

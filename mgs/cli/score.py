@@ -14,7 +14,7 @@ from mgs.errors import UserError
 
 def score(
     images: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns")] = None,
-    prompt: Annotated[str | None, typer.Option(help="of all images")] = None,
+    prompt: Annotated[str | None, typer.Option(help="the prompt of all images")] = None,
     table: Annotated[str | None, typer.Option(help="CSV or .xlsx with columns image and prompt; - for stdin")] = None,
     folder: Annotated[Path | None, typer.Option("--images", help="where the table's image paths begin")] = None,
     out: Annotated[Path | None, typer.Option(help="write .csv, .jsonl or .parquet")] = None,

@@ -62,7 +62,7 @@ def open_scorer(
 
 
 def choose_checkpoint(runs: Path, images: Sequence[Path]) -> Path | None:
-    """The newest checkpoint that was trained on real images; where all images are the demo's, the demo's goes first."""
+    """The newest checkpoint that was trained on real images; if all images are the demo's, the demo's is preferred."""
     from mgs.data.demo import is_drawing
     from mgs.training.checkpoint import newest_checkpoint
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-# every word is the recipe's own, --help too
+# the recipe parses every word, also --help
 OPTIONS: dict[str, Any] = {
     "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 }

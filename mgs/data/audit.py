@@ -1,4 +1,4 @@
-"""What may be wrong with a dataset's folds: leaks, repeats, conflicts, damaged files; by looking, not by trusting."""
+"""Look for what may be wrong with a dataset's folds: leaks, repeats, conflicts, damaged files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mgs.data.splits import Fold, find_folds
 from mgs.prompts import prompt_key
 
 SAME_MOS = 1e-6  # the published folds write one MOS with differing last digits
-FIRST_NAMED, MOST_NAMED = 3, 50  # of what a finding counts; of bad files
+FIRST_NAMED, MOST_NAMED = 3, 50  # how many items a finding names; how many bad files
 PAIRS = (("train", "test"), ("val", "test"), ("train", "val"))
 LIKE_MISSING = {"none", "null", "na", "n/a", "nan"}  # prompts that table readers turn into missing values
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: a leak between train and test, a flaw to fix or to know, or a note for orientation."""
+    """One thing found: a leak between train and test, a flaw to fix or to know about, or a note for information."""
 
     kind: Literal["leak", "flaw", "note"]
     text: str
@@ -39,12 +39,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """A sample where it stands."""
+    """A sample with its fold and subset."""
 
     fold: int
     subset: str
     sample: Sample
-    image: str  # equal for equal files, under whatever names
+    image: str  # equal for equal files, also under different names
 
     @property
     def place(self) -> str:
@@ -54,8 +54,8 @@ class Row:
 def audit(folds: Sequence[Fold], bad: Mapping[Path, str] | None = None) -> list[Finding]:
     """Everything worth knowing about these folds, leaks first; `bad` are the images that cannot be read, with reasons.
 
-    Two images are the same if their names or their files' contents are. Images that are missing or damaged are known by
-    their names alone.
+    Two images are the same if their names or their files' contents are. Images that are missing or damaged are
+    compared by name only.
     """
     placed = [(fold.number, subset, sample) for fold in folds for subset in SUBSETS for sample in getattr(fold, subset)]
     contents = content_ids(sample.image for _, _, sample in placed)
@@ -103,7 +103,7 @@ def find_shared_images(rows: Sequence[Row]) -> list[Finding]:
 
 
 def find_conflicts(rows: Sequence[Row]) -> list[Finding]:
-    """One name with different MOS, in whatever folds and subsets."""
+    """One name with different MOS, in any folds and subsets."""
     first: dict[str, Row] = {}
     conflicts: dict[str, str] = {}
     for row in rows:
@@ -120,7 +120,7 @@ def find_conflicts(rows: Sequence[Row]) -> list[Finding]:
 
 
 def find_copies(rows: Sequence[Row]) -> list[Finding]:
-    """Equal files under different names; people have judged them apart, so their MOS may differ."""
+    """Equal files under different names; people have rated each separately, so their MOS may differ."""
     names: dict[str, dict[str, None]] = {}
     for row in rows:
         names.setdefault(row.image, {})[clean_name(row.sample)] = None
@@ -141,7 +141,7 @@ def find_repeated_rows(rows: Sequence[Row]) -> list[Finding]:
 
 
 def find_repeated_folds(rows: Sequence[Row]) -> list[Finding]:
-    """Folds that test the same images, wholly (a flaw: they are one fold under two numbers) or in part (a note)."""
+    """Folds that test the same images: all of them (a flaw: it is one fold under two numbers) or some (a note)."""
     tested = {fold: {row.image for row in subsets["test"]} for fold, subsets in by_fold(rows).items()}
     repeats, overlaps = [], []
     numbers = list(tested)
@@ -161,7 +161,7 @@ def find_repeated_folds(rows: Sequence[Row]) -> list[Finding]:
 
 
 def find_bad_images(bad: Mapping[Path, str]) -> list[Finding]:
-    """Missing and damaged files, by name and reason, as far as anyone would read on."""
+    """Missing and damaged files, by name and reason; at most `MOST_NAMED` are named."""
     if not bad:
         return []
     named = name_some(list(bad.values()), MOST_NAMED)
@@ -210,7 +210,7 @@ def find_texts_like_missing(rows: Sequence[Row]) -> list[Finding]:
 
 
 def describe_mos(rows: Sequence[Row]) -> list[Finding]:
-    """What there is: folds, images, prompts, and the range of MOS by dimension; and what MOS are missing or odd."""
+    """A summary of folds, images, prompts and the range of MOS by dimension; then the MOS that are missing or odd."""
     samples, images = [row.sample for row in rows], {row.image: row.sample for row in rows}
     prompts = {prompt_key(sample.prompt) for sample in samples}
     sizes = {"fold": len({row.fold for row in rows}), "image": len(images), "prompt": len(prompts)}
@@ -232,7 +232,7 @@ def by_fold(rows: Sequence[Row]) -> dict[int, dict[str, list[Row]]]:
 
 
 def clean_name(sample: Sample) -> str:
-    """The image's name, alike for "a.png" and "./a.png"."""
+    """The image's name, the same for "a.png" and "./a.png"."""
     return posixpath.normpath(sample.name)
 
 

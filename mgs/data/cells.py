@@ -1,4 +1,4 @@
-"""A row's cells as what they mean: a name, a style, a MOS; `UserError` with file and row for what means nothing."""
+"""Read a row's cells: a name, a style, a subset, a MOS. An invalid cell is a `UserError` with file and row."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_mos(text: str, scale: Sequence[float], where: str) -> float:
     """A cell as MOS on 0-5, mapped linearly from `scale`, its worst and its best; "3,4" is read as 3.4."""
     worst, best = scale
     lowest, highest = sorted(scale)
-    if DECIMAL_COMMA.fullmatch(text) and highest < 1000:  # on a wider scale the comma may part thousands
+    if DECIMAL_COMMA.fullmatch(text) and highest < 1000:  # on a wider scale the comma may separate thousands
         text = text.replace(",", ".")
     try:
         value = math.nan if "_" in text else float(text)  # Python reads 3_5 as 35

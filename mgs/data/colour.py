@@ -21,9 +21,10 @@ INTENT, FLAGS = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINT
 
 
 def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """A Pillow image as RGB or RGBA in sRGB; the same image, to the bit, without a profile or with one of sRGB.
+    """A Pillow image converted to sRGB by its profile, in mode RGB or RGBA.
 
-    So it is with a profile that is damaged or of another kind of picture: the pixels are what there is then.
+    The image comes back unchanged if it has no profile, if its profile is one of sRGB, is damaged, or is for another
+    kind of picture.
     """
     if not profile or len(profile) > MOST_BYTES:
         return picture
@@ -36,13 +37,13 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
         if layer.mode == "RGBA":
             converted.putalpha(layer.getchannel("A"))
         return converted
-    except Exception:  # the library names no classes of error, and no file is refused for its profile
+    except Exception:  # the library documents no error classes, and no file is refused because of its profile
         return picture
 
 
 @lru_cache(maxsize=8)  # a profile may have megabytes
 def describe_profile(profile: bytes) -> tuple[str, bool]:
-    """The mode of pictures that a profile describes, and whether it is sRGB: by what it does, since names differ."""
+    """The mode of pictures that a profile describes, and whether it is sRGB, by its effect, since names differ."""
     mode = MODES[ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()]
     if mode == "CMYK":
         return mode, False

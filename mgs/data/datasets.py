@@ -24,14 +24,14 @@ FIRST_NAMED = 3  # missing images that an error names; the others are counted
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what; their names in lower case, since a table may write them in any."""
+    """A table's columns, by what they hold. Names are in lower case here; a table may write them in any case."""
 
     image: tuple[str, ...]  # joined with "/"
     prompt: str
     targets: dict[str, str] = field(default_factory=dict)  # dimension -> column
 
     def all(self) -> list[str]:
-        """Every column that must be there."""
+        """Every column that is required."""
         return [*self.image, self.prompt, *self.targets.values()]
 
 
@@ -39,7 +39,7 @@ class Columns:
 class DatasetFacts:
     """One dataset's row of the table."""
 
-    dimensions: tuple[str, ...]  # empty: those that the table at hand has
+    dimensions: tuple[str, ...]  # empty: those that the user's table has
     prompt_style: str
     root: str = ""  # the default folder
     published: Columns | None = None  # in the split CSVs of the dataset's literature
@@ -48,9 +48,9 @@ class DatasetFacts:
     numbered_folders: tuple[str, ...] = ()  # the same, named <position in the official table, from 0>.png
     official_table: str = ""  # pattern of the downloaded table's name, in lower case
     link: str = ""
-    make_folds: str = "python -m mgs prepare {dataset} --protocol {protocol}"  # the command that does
-    own: bool = False  # the user's: a table anywhere, on any scale
-    generator: str = r"^(.+?)/"  # finds, in an image's name, what drew it; by default its first folder
+    make_folds: str = "python -m mgs prepare {dataset} --protocol {protocol}"  # the command that makes folds
+    own: bool = False  # the user's own data: a table anywhere, on any scale
+    generator: str = r"^(.+?)/"  # finds the generator in an image's name; by default it is the first folder
 
 
 DATASETS = {
@@ -108,7 +108,7 @@ def facts_of(dataset: str) -> DatasetFacts:
 
 
 def find_generator(dataset: str, name: str) -> str:
-    """What drew the image, as its name tells; "" where it does not."""
+    """The generator that drew the image, by the image's name; "" if that does not say."""
     found = re.search(facts_of(dataset).generator, name)
     return found[1] if found else ""
 
@@ -118,7 +118,7 @@ def read_table(path: Path, data: DataConfig) -> list[Sample]:
 
     The header, in any case, decides between the dataset's published columns and the project's own: `image,prompt`, any
     of quality, authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored.
-    `data.prompt_style` goes before the column, the column before the dataset's own style. `data.mos_range` is mapped
+    `data.prompt_style` overrides the column, which overrides the dataset's own style. `data.mos_range` is mapped
     onto 0-5, the better end onto 5. In a table of the user's own some MOS may be blank, and `data.table` may have a
     column `split`. Raises `UserError` with file, row and remedy for whatever is missing, malformed or outside the
     scale; with `data.on_bad_image: skip` a missing image is a sample like any other, and fails on reading.
@@ -204,7 +204,7 @@ def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Column
 
 
 def refuse_escapes(images: Sequence[Path], root: Path, facts: DatasetFacts, places: Sequence[str]) -> None:
-    """Raise a `UserError` for the first image that `..`, an absolute path or a link takes out of the image folders.
+    """Raise a `UserError` for the first image outside the image folders, by `..`, an absolute path or a link.
 
     The folders themselves may be links.
     """
@@ -216,7 +216,7 @@ def refuse_escapes(images: Sequence[Path], root: Path, facts: DatasetFacts, plac
 
 
 def list_folder(folder: Path) -> set[str]:
-    """The names in a folder; none where there is no such folder, or could not be one."""
+    """The names in a folder; none if there is no such folder, or if its name is impossible."""
     try:
         return set(os.listdir(folder))
     except OSError as error:
@@ -226,7 +226,7 @@ def list_folder(folder: Path) -> set[str]:
 
 
 def find_images(names: Sequence[str], root: Path, facts: DatasetFacts) -> list[Path | None]:
-    """Where each image lies, None where it does not; every folder is listed once, and no file touched."""
+    """Each image's path, None if it is missing; every folder is listed once, and no file is opened."""
     listings: dict[Path, set[str]] = {}
 
     def exists(path: Path) -> bool:

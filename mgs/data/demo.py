@@ -28,15 +28,15 @@ from mgs.files import file_sha256, write_json
 from mgs.progress_bar import progress
 
 PROTOCOL = "prompt-disjoint"
-RECORD = Path("splits", PROTOCOL, "protocol.json")  # what tells a folder of drawings
+RECORD = Path("splits", PROTOCOL, "protocol.json")  # the mark of a folder of drawings
 SIZES = {"train": 420, "val": 60, "test": 200}  # pictures
 GENERATORS_PER_PROMPT = 3
-RATERS, RATER_SPREAD = 12, 0.7  # a MOS is the mean of so many marks, each off by so much (standard deviation)
+RATERS, RATER_SPREAD = 12, 0.7  # a MOS is the mean of so many ratings, each with an error of this standard deviation
 JPEG_QUALITY = 92
 
 
 def rate(true_share: float, rng: np.random.Generator) -> float:
-    """A MOS, 0-5: the mean mark of a panel that sees `true_share` (0-1) of what a perfect picture would have."""
+    """A MOS, 0-5: the mean rating of a panel that sees `true_share` (0-1) of what a perfect picture would have."""
     marks = 0.3 + 4.4 * true_share + rng.normal(0, RATER_SPREAD, RATERS)
     return round(float(marks.clip(0, MOS_MAX).mean()), 3)
 
@@ -75,8 +75,8 @@ def write_demo(root: Path, *, seed: int = 7, sizes: Mapping[str, int] | None = N
 
     Writes `images/*.jpg`, and under `splits/prompt-disjoint/` the `protocol.json` and `1/{train,val,test}.csv` with the
     columns image (relative to `root`), prompt, prompt_style, quality, authenticity, correspondence (MOS, 0-5) and
-    generator. `sizes` gives the number of pictures per part (default `SIZES`). Raises `UserError` if `root` has
-    something in it: an older dataset is never overwritten.
+    generator. `sizes` gives the number of pictures per part (default `SIZES`). Raises `UserError` if `root`
+    is not empty: an older dataset is never overwritten.
     """
     root = Path(root)
     if root.exists() and any(root.iterdir()):
@@ -85,7 +85,7 @@ def write_demo(root: Path, *, seed: int = 7, sizes: Mapping[str, int] | None = N
     unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
         _write_parts(unfinished, seed, SIZES if sizes is None else sizes, workers)
-        unfinished.chmod(0o755)  # mkdtemp makes it its owner's alone
+        unfinished.chmod(0o755)  # mkdtemp lets only its owner read it
         if root.exists():
             root.rmdir()
         unfinished.rename(root)

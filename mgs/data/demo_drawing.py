@@ -1,4 +1,4 @@
-"""Pencils of the drawn dataset: shaded shapes, backgrounds and light, on a float canvas of 512x512 pixels."""
+"""Tools that draw the demo's pictures: shaded shapes, backgrounds and light, on a float canvas of 512x512 pixels."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def _ink(rgb: tuple[int, ...]) -> Canvas:
 
 
 def _gradient(top: tuple[int, ...], bottom: tuple[int, ...], flat: float) -> Canvas:
-    """Vertical run from one colour to another, drawn together towards their mean by `flat`."""
+    """Vertical gradient from one colour to another; `flat` (0-1) moves both towards their mean."""
     height = 0.5 + (_grid()[1] / (SIDE - 1) - 0.5) * (1 - flat)
     column = _ink(top) * (1 - height) + _ink(bottom) * height
     return np.broadcast_to(column, (SIDE, SIDE, 3)).astype(np.float32)
 
 
 def paint_background(name: str | None, rng: np.random.Generator, flat: float) -> Canvas:
-    """A new canvas; `None` is plain. `flat` (0-1) takes the gradients away."""
+    """A new canvas; `None` is plain. `flat` (0-1) removes the gradients."""
     x, y = _grid()
     tone = _ink(MUTED[rng.integers(len(MUTED))])
     shift, scale = rng.uniform(0, SIDE), rng.uniform(0.9, 1.15)

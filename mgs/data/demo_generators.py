@@ -36,15 +36,15 @@ class Damage:
         return float(np.prod([1 - 0.95 * part for part in (self.flat, self.warp, self.fringe, self.glitch)]))
 
 
-POSTER_LEVELS = 3  # per colour channel, of what is wholly flat
-BAND = 32  # pixels, the height of what a glitch tears loose
+POSTER_LEVELS = 3  # per colour channel, in a completely flat picture
+BAND = 32  # pixels, the height of a torn band
 QUALITY_DAMAGES = ("blur", "noise", "blocks", "fade")
 AUTHENTICITY_DAMAGES = ("flat", "warp", "fringe", "glitch")
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A pretend generator: its usual damages (weights in the order of the tuples above), and Beta laws of how much."""
+    """A pretend generator: its usual damages (weights in the order of the tuples above), and Beta laws for how much."""
 
     quality_damages: tuple[float, float, float, float]
     quality_law: tuple[float, float]
@@ -85,7 +85,7 @@ def as_asked(content: Content) -> Drawn:
 
 
 def sample_damage(generator: Generator, rng: np.random.Generator) -> Damage:
-    """Damage as that generator does it: one main way and a little of another, for quality and for authenticity."""
+    """Typical damage of that generator: one main kind and a little of another, for quality and for authenticity."""
     levels: dict[str, float] = {}
     for names, weights, law in (
         (QUALITY_DAMAGES, generator.quality_damages, generator.quality_law),
@@ -100,7 +100,7 @@ def sample_damage(generator: Generator, rng: np.random.Generator) -> Damage:
 def make_mistakes(content: Content, share: float, rng: np.random.Generator) -> Drawn:
     """Draw each element wrongly with probability `share`: left out, in another colour, or replaced.
 
-    At least one thing is always drawn: flat shading or warping could not be told on an empty picture.
+    At least one thing is always drawn: flat shading or warping could not be seen on an empty picture.
     """
 
     def another(options: tuple[str, ...], but: str) -> str:
@@ -157,7 +157,7 @@ def places(drawn: Drawn, rng: np.random.Generator) -> list[tuple[float, float, f
 def draw(drawn: Drawn, damage: Damage, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw and damage a picture: (512, 512, 3), RGB. Equal arguments and generator state give equal pixels.
 
-    `places` is the first to draw from `rng`, so a generator of equal state tells where the things went.
+    `places` is the first to use `rng`, so calling it with a generator of equal state returns where the things are.
     """
     where = places(drawn, rng)
     canvas = paint_background(drawn.background, rng, damage.flat)
@@ -202,7 +202,7 @@ def _bend(channel: Canvas, reach: float, across: NDArray[np.float64], down: NDAr
 
 
 def _degrade(canvas: Canvas, damage: Damage, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blur, blocks, fading and grain, coarse enough to outlive the squeeze to CLIP's input."""
+    """Blur, blocks, fading and grain, coarse enough to be visible at the size of CLIP's input."""
     picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     if damage.blur > 0:
         half = picture.reduce(2).filter(ImageFilter.GaussianBlur(1 + 5.5 * damage.blur))

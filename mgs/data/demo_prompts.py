@@ -1,4 +1,4 @@
-"""What the drawn dataset's prompts speak of, how they are worded, and which part of the world each belongs to."""
+"""What the drawn dataset's prompts ask for, how they are worded, and which part of the drawn world each belongs to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white"
 OBJECTS = (
     "circle", "square", "triangle", "star", "heart", "moon", "house", "tree", "fish", "flower", "cup", "mushroom",
 )  # fmt: skip
-BACKGROUNDS = {  # each with the preposition that leads it in
+BACKGROUNDS = {  # each with the preposition before it
     "striped background": "against",
     "dotted background": "against",
     "checkered background": "against",
@@ -46,7 +46,7 @@ class Content:
 
 
 def part_of(elements: Iterable[str]) -> str:
-    """The part of the world (a key of `PARTS`) that these elements belong to, whatever their order and wording.
+    """The part of the world (a key of `PARTS`) that these elements belong to, in any order and wording.
 
     A pure function of the elements, so that no prompt of one part is ever a paraphrase of a prompt of another.
     """

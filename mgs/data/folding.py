@@ -1,4 +1,4 @@
-"""Ten folds out of one table: what must stay together is grouped, and the groups are dealt out by seed."""
+"""Make ten folds from one table: samples that must stay together form groups, and the seed deals out the groups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgs.errors import UserError
 from mgs.prompts import prompt_key
 
 SUBSETS = ("train", "val", "test")
-KEPT_APART = {"prompt-disjoint": "prompts", "random-image": "images"}  # by the protocols that folds can be made for
+KEPT_APART = {"prompt-disjoint": "prompts", "random-image": "images"}  # what each protocol keeps in one subset
 ROUNDS = 2
 FOLDS_PER_ROUND = 5  # so that a test set is 20 % of the images
 FOLDS = ROUNDS * FOLDS_PER_ROUND
@@ -83,7 +83,7 @@ def group_samples(samples: Sequence[Sample], protocol: str) -> list[list[int]]:
 
 
 def content_key(sample: Sample) -> tuple[object, ...]:
-    """Sorts samples alike whatever order they came in; MOS only tells apart rows of one image."""
+    """A key that sorts samples the same way from any order; MOS decides only between rows of one image and prompt."""
     return sample.name, sample.prompt, sorted(sample.targets.items())
 
 
@@ -96,7 +96,7 @@ def deal(groups: Sequence[Sequence[int]], rng: np.random.Generator) -> list[list
 
 
 def complete(groups: Sequence[Sequence[int]], test: Sequence[int], rng: np.random.Generator) -> dict[str, list[int]]:
-    """The fold with this test set: val drawn from the other groups, to a tenth of all images, and train the rest."""
+    """The fold with this test set: val is drawn from the other groups, a tenth of all images; train is the rest."""
     tested = set(test)
     wanted = VAL_SHARE * sum(map(len, groups))
     train: list[int] = []

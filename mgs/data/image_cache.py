@@ -20,31 +20,31 @@ from mgs.files import UNFINISHED, free_disk, whole_file
 from mgs.machine import available_memory
 from mgs.progress_bar import progress
 
-DECODING = f"srgb8-2 min_side={MIN_SIDE}"  # part of every key: another way to decode must not find these pictures
+DECODING = f"srgb8-2 min_side={MIN_SIDE}"  # sRGB, 8 bits, decoder version 2; part of every cache key
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
-MARK = "CACHEDIR.TAG"  # in each of them; backups know it too, see https://bford.info/cachedir/
+MARK = "CACHEDIR.TAG"  # a file in each of these folders; backup programs know it too, see https://bford.info/cachedir/
 MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by MGS, and removed by: python -m mgs clean\n"
 ABSENT = (FileNotFoundError, NotADirectoryError, ValueError, EOFError)  # numpy's for a damaged file are the last two
-OURS = re.compile(r"[0-9a-f]{64}\.npy")  # how the files in them are called
+OURS = re.compile(r"[0-9a-f]{64}\.npy")  # names of the files in these folders
 DECODERS = 8  # threads
 MEMORY_SHARE, DISK_SHARE = (
     0.25,
     0.5,
-)  # of what is free on a GPU or in RAM, and of the disk, `auto` may take for pictures
+)  # shares of the free GPU memory or RAM, and of the free disk, that `auto` may use for pictures
 
 
 @dataclass
 class Room:
-    """A place for pictures, and how many bytes of them it still takes."""
+    """A place for pictures, and how many more bytes it may hold."""
 
     place: ImagePlace
     left: float
 
 
 class ImageCache:
-    """Decoded pictures by path. Filled in one pass, which is also the check that every file is whole.
+    """Decoded pictures by path. `fill` reads every file, and so checks that each is whole.
 
-    `folder` is `data.cache_folder`; the pictures kept there, one memory-mapped file each, are found by other runs too.
+    `folder` is `data.cache_folder`. Pictures on disk are memory-mapped files, one each, that other runs can use too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ class ImageCache:
             self.pictures[key] = picture.to(device) if room.place == "gpu" else picture
 
     def find_rooms(self, place: ImagePlace, device: torch.device) -> list[Room]:
-        """Where pictures may go, best first; a place asked for by name takes them all."""
+        """The places where pictures may go, best first; a place that the config names has no limit."""
         if place == "none":
             return []
         if place == "gpu" and device.type != "cuda":
@@ -122,7 +122,7 @@ class ImageCache:
 
 
 def mark_cache(folder: Path) -> None:
-    """Make a folder for what can be computed again, with the mark by which `remove_cache` knows it."""
+    """Make a cache folder, with the mark by which `remove_cache` recognises it."""
     if not (folder / MARK).exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARK).write_text(MARK_TEXT, encoding="utf-8")
@@ -131,8 +131,8 @@ def mark_cache(folder: Path) -> None:
 def remove_cache(folder: Path) -> int:
     """Remove what was kept in `data.cache_folder`; returns the bytes freed.
 
-    Only from folders with the cache's mark, and there only files with names of its own: a dataset's images lie in a
-    folder called images, too. Raises `UserError` where there are files but no mark.
+    Removes only files with the cache's own names, in folders with the cache's mark: a dataset's images may also lie in
+    a folder called images. Raises `UserError` if there are files but no mark.
     """
     freed = 0
     for kept in (folder / name for name in KEPT_ON_DISK):

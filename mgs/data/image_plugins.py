@@ -32,7 +32,7 @@ class Plugin:
 
     @property
     def remedy(self) -> str:
-        """What to do where the plugin is missing."""
+        """What to do if the plugin is missing."""
         return f"run pip install {self.package}, or convert to PNG or JPEG"
 
 

@@ -1,4 +1,4 @@
-"""Image files to uint8 RGB tensors, whatever their mode; a damaged file is an error, never a grey picture."""
+"""Read image files of any mode as uint8 RGB tensors; a damaged file is an error, never a grey picture."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from mgs.files import file_sha256
 from mgs.safe_text import one_line, printable
 
 MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
-MAX_PIXELS = 178_956_970  # Pillow's own limit, held also where a library has lifted Pillow's, and after enlarging
+MAX_PIXELS = 178_956_970  # Pillow's own limit; it also holds if a library has removed Pillow's, and after enlarging
 MAX_BYTES = 1 << 30
 FORMATS = [
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 ]
 GREY16_MAX = 65535
 URL = re.compile(r"(?:^|/)(?:https?|ftp|s3|gs|hf):/", re.IGNORECASE)
-START_OF_SCAN = 0xDA  # the JPEG marker that coded pixels follow
+START_OF_SCAN = 0xDA  # the JPEG marker before the coded pixels
 END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -52,13 +52,13 @@ def read_image(path: Path) -> Tensor:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises `BadImage`, also for what is no file, such as a pipe, which would keep us waiting."""
+    """A file's content. Raises `BadImage`, also for what is no file, such as a pipe, which might never end."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BadImage(f"{path}: not a file")
         if status.st_size > MAX_BYTES:
-            raise BadImage(f"{path}: {status.st_size / 1e9:.1f} GB, more than any picture that is read has")
+            raise BadImage(f"{path}: {status.st_size / 1e9:.1f} GB, more than any picture that can be read")
         return path.read_bytes()
     except FileNotFoundError:
         reason = "a URL; download it first" if is_url(str(path)) else "no such file"
@@ -70,12 +70,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def is_url(text: str) -> bool:
-    """Whether a text, also one that was made a path of, is an address such as https://..."""
+    """Whether a text, also one that was turned into a path, is an address such as https://..."""
     return bool(URL.search(text))
 
 
 def content_ids(paths: Iterable[Path]) -> dict[Path, str]:
-    """Path -> a text that is equal for files of equal content, under whatever names; missing and empty files have none.
+    """Path -> a text that is equal for files of equal content, under any names; missing and empty files have none.
 
     Only files of equal size are read.
     """
@@ -100,7 +100,7 @@ def decode_image(data: bytes, path: Path) -> Tensor:
         check_whole(data)
         with open_image(data) as file:
             return to_tensor(file, path)
-    except (MemoryError, BadImage):  # the first says nothing about the file
+    except (MemoryError, BadImage):  # MemoryError says nothing about the file
         raise
     except Exception as error:  # decoders raise what they like on damage: OSError, RuntimeError, SyntaxError, ...
         reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
@@ -132,7 +132,7 @@ def to_tensor(picture: Image.Image, name: Path | str) -> Tensor:
 
 
 def check_whole(data: bytes) -> None:
-    """Raise `ValueError` for damage that decoding passes over: a tail of zeros, as broken downloads leave it.
+    """Raise `ValueError` for damage that decoding ignores, such as the zeros at the end of a broken download.
 
     PNG has checksums, which Pillow compares only when asked. JPEG has none, and libjpeg turns missing pixels into grey.
     """
@@ -153,7 +153,7 @@ def first_scan(data: bytes) -> int:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Turned as EXIF says; as stored where EXIF is unreadable, since that is no damage to the pixels."""
+    """The picture turned as EXIF says; unchanged if EXIF is unreadable, since that is no damage to the pixels."""
     try:
         return ImageOps.exif_transpose(picture)
     except Exception:  # the parser has no common base class for its errors
@@ -165,7 +165,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     profile = picture.info.get("icc_profile")
     if picture.mode == "F":
         raise ValueError("floating-point pixels have no known range; save as 8 or 16 bits")
-    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
         levels = np.asarray(picture).astype(np.int64)  # (H, W)
         if levels.min() < 0 or levels.max() > GREY16_MAX:
             raise ValueError("32-bit pixels have no known range; save as 8 or 16 bits")

@@ -1,4 +1,4 @@
-"""From a dataset as its authors publish it to one table and ten folds: `python -m mgs prepare AGIQA-3K`."""
+"""Turn a dataset as its authors publish it into one table and ten folds: `python -m mgs prepare AGIQA-3K`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_official(dataset: str, root: Path) -> list[Sample]:
     data = DataConfig(dataset=dataset, root=str(root))
     if not facts.official_table:
         known = ", ".join(name for name, row in DATASETS.items() if row.official_table)
-        raise UserError(f"dataset {dataset}: no official download to prepare; there is one of {known}; {README}")
+        raise UserError(f"dataset {dataset}: no official download to prepare; there is one for {known}; {README}")
     table = find_official(root, facts.official_table, dataset)
     assemble = ASSEMBLED.get(dataset)
     samples = to_samples(assemble(table, root), table, data) if assemble else read_table(table, data)

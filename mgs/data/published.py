@@ -23,7 +23,7 @@ def place_published(dataset: str, root: Path, folder: Path) -> Path:
     """
     if not facts_of(dataset).published:
         known = ", ".join(name for name, row in DATASETS.items() if row.published)
-        raise UserError(f"--published {folder}: nobody has published folds of {dataset}; there are some of {known}")
+        raise UserError(f"--published {folder}: nobody has published folds of {dataset}; there are some for {known}")
     refuse_incomplete(folder)
     find_folds(DataConfig(dataset=dataset, root=str(root), splits=str(folder)), range(1, FOLDS + 1))
     place = root / "splits" / "published"

@@ -1,4 +1,4 @@
-"""Samples: what training, testing and the audit know of an image; and what MOS a set of them has."""
+"""Samples: what training, testing and the audit know about an image; and which MOS a set of them has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from mgs.config import DIMENSIONS, MOS_MAX
 
 OWN = "own"  # the protocol of a division that the user made
-END = MOS_MAX / 5  # where all MOS lie if their scale is much shorter than the one they are read on
+END = MOS_MAX / 5  # if all MOS are within this of one end of 0-5, their scale is probably another one
 
 
 @dataclass(frozen=True)

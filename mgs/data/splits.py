@@ -26,7 +26,7 @@ from mgs.safe_text import printable
 
 PROTOCOLS: tuple[str, ...] = get_args(get_type_hints(DataConfig)["protocol"])
 MOST_NAMED = 5  # bad images that an error names itself
-Loader = Callable[[Iterable[Path]], Mapping[Path, str]]  # reads pictures; those that fail, each with its reason
+Loader = Callable[[Iterable[Path]], Mapping[Path, str]]  # reads pictures; returns those that fail, each with its reason
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Fold:
 def find_folds(data: DataConfig, requested: Sequence[int] = ()) -> list[Fold]:
     """The requested folds, or all there are, read from `data.splits`, or drawn from `data.table` if given alone.
 
-    The protocol is what the folder's protocol.json says, else `data.protocol`. Of a table with a column `split` there
-    is one fold, of the protocol "own"; of another, folds are drawn, prompt-disjoint unless random-image is asked for.
-    Raises `UserError` for what `read_table` does, a fold that is not there, an empty subset, subsets with different
-    dimensions, and a folder made from another dataset.
+    The protocol is what the folder's protocol.json says, else `data.protocol`. A table with a column `split` is one
+    fold, of the protocol "own"; from any other, folds are drawn, prompt-disjoint unless random-image is asked for.
+    Raises `UserError` as `read_table` does, and for a fold that is not there, an empty subset, subsets with different
+    dimensions, or a folder made from another dataset.
     """
     if makes_folds(data):
         place = Path(str(data.table))
@@ -65,7 +65,7 @@ def find_folds(data: DataConfig, requested: Sequence[int] = ()) -> list[Fold]:
 def choose_numbers(requested: Sequence[int], there: Sequence[int], place: Path) -> Sequence[int]:
     """The requested numbers, or all there are if none is requested; one that is not there is a `UserError`."""
     if absent := [number for number in requested if number not in there]:
-        raise UserError(f"folds={absent[0]}: {place} has folds {', '.join(map(str, there))}; choose of these")
+        raise UserError(f"folds={absent[0]}: {place} has folds {', '.join(map(str, there))}; choose from these")
     return requested or there
 
 
@@ -103,7 +103,7 @@ def make_fold(number: int, protocol: str, subsets: Mapping[str, list[Sample]], p
 def read_folds(
     data: DataConfig, requested: Sequence[int], *, load: Loader, subsets: Sequence[str] = SUBSETS
 ) -> tuple[list[Fold], list[str]]:
-    """The requested folds, or all, once `load` has read every picture of `subsets`; and why some were left out.
+    """The requested folds, or all, after `load` has read every picture of `subsets`; and why some were left out.
 
     Pictures that cannot be read raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
     """
@@ -142,7 +142,7 @@ def makes_folds(data: DataConfig) -> bool:
 
 
 def splits_folder(data: DataConfig) -> Path:
-    """Where the fold folders are; `UserError` naming what there is instead, if there are none."""
+    """The folder of the fold folders; if there are none, a `UserError` that says what there is instead."""
     facts = facts_of(data.dataset)
     root = Path(data.root or facts.root)
     folder = Path(data.splits) if data.splits else root / "splits" / data.protocol

@@ -1,4 +1,4 @@
-"""Tables on disk as rows of text, each with its place in the file; what the columns mean is for `datasets` to say."""
+"""Tables on disk as rows of text, each with its place in the file; `datasets` knows what the columns mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_UNPACKED = 1 << 30  # bytes of an .xlsx file's parts
 MOST_CELLS = 10_000_000
 README = "see data/README.md"  # the remedy that most errors about data end with
 
-Row = tuple[int, list[str]]  # where it stands in its file, counted from 1, and its cells
+Row = tuple[int, list[str]]  # its line in the file, counted from 1, and its cells
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -44,7 +44,7 @@ def without_blank(rows: list[Row]) -> list[Row]:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Rows of a CSV; a row's number is that of its first line, quoted line breaks or not."""
+    """Rows of a CSV; a row's number is that of its first line; cells may hold line breaks."""
     return decode_csv(path.read_bytes(), path)
 
 
@@ -88,7 +88,7 @@ def find_separator(text: str) -> str:
 
 
 def read_header(row: Row) -> list[str]:
-    """The names in a header row as they are compared: in lower case, without white space around them."""
+    """The names in a header row, in lower case and without white space around them, for comparing."""
     return [name.strip().casefold() for name in row[1]]
 
 
@@ -100,7 +100,7 @@ def read_sheet(path: Path) -> list[Row]:
                 raise ValueError(f"unpacks to {unpacked / 1e9:.1f} GB")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheet, rows, count = book.worksheets[0], [], 0
-        sheet.reset_dimensions()  # what the file says of its size need not be true
+        sheet.reset_dimensions()  # what the file says about its size need not be true
         for row in sheet.iter_rows(values_only=True):
             if (count := count + len(row)) > MOST_CELLS:  # a cell in the last column makes a row of 16,384
                 raise ValueError(f"more than {MOST_CELLS:,} cells")
@@ -117,20 +117,20 @@ def read_sheet(path: Path) -> list[Row]:
 
 
 def name_columns(header: Sequence[str]) -> str:
-    """A header's columns for an error, which is one line however many there are."""
+    """A header's columns for an error message; of many, only the first are named."""
     named = ", ".join(name[:50] for name in header[:20])
     return named + (f" and {len(header) - 20} more" if len(header) > 20 else "")
 
 
 def write_table(path: Path, rows: Iterable[Sequence[str | float]]) -> None:
-    """Write rows, header first, as a UTF-8 CSV that `read_rows` reads back to the letter and the last digit."""
+    """Write rows, header first, as a UTF-8 CSV that `read_rows` reads back exactly."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         # all text is quoted: with "\n" as line end, the writer would leave a "\r" in a prompt bare
         csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
 
 
 def find_file(root: Path, pattern: str) -> Path | None:
-    """The file under `root` whose name in lower case matches; the least deep, and at most two folders down."""
+    """The file under `root` whose name in lower case matches; the one nearest to `root`, at most two folders down."""
     for level in ("*", "*/*", "*/*/*"):
         for path in sorted(root.glob(level)):
             if fnmatch(path.name.lower(), pattern) and not path.name.startswith((".", "~$")):  # ~$: Excel's lock

@@ -56,8 +56,11 @@ def windows(shape: torch.Size | tuple[int, ...], layout: Layout) -> Iterator[tup
 
 
 def offsets(side: int, layout: Layout) -> list[int]:
-    """Where the windows begin along a side of that many pixels."""
+    """The first pixel of each window along a side of that many pixels.
+
+    The last window of `cover` ends exactly at the side's end; that of `grid`, as in the paper, up to one pixel before.
+    """
     if layout == "grid":
-        return [i * ((side - PATCH_PIXELS) // (GRID - 1)) for i in range(GRID)]
+        return [i * ((side - PATCH_PIXELS) // (GRID - 1)) for i in range(GRID)]  # one stride, rounded down
     count = max(GRID, -(-side // PATCH_PIXELS))  # enough windows, end to end, to reach across
-    return [i * (side - PATCH_PIXELS) // (count - 1) for i in range(count)]
+    return [i * (side - PATCH_PIXELS) // (count - 1) for i in range(count)]  # each start rounded down

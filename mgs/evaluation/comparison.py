@@ -26,7 +26,7 @@ from mgs.safe_text import original_cell
 COMPARED = ("srcc", "plcc")
 SAME_MOS = 1e-6
 FEWEST_FOLDS = 2  # for an interval
-USUAL_RATIO = 20 / 70  # test images over train images, where a report does not tell
+USUAL_RATIO = 20 / 70  # test images over train images, if a report does not say
 NOTES = (
     "Differences are fold by fold, run minus first. Interval: 95 %, Student's t with Nadeau and Bengio's correction, "
     "since folds share training images; p: Wilcoxon's signed-rank test, two-sided, which fewer than six folds cannot "
@@ -37,7 +37,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class TestedRun:
-    """What a report folder says of a run."""
+    """What a report folder says about a run."""
 
     name: str
     predictions: pd.DataFrame
@@ -94,21 +94,21 @@ def compare_runs(runs: Sequence[TestedRun]) -> tuple[pd.DataFrame, pd.DataFrame,
 
 
 def paired_difference(differences: np.ndarray, *, overlap: float) -> dict[str, float | str]:
-    """Mean difference over folds with its 95 % interval, Wilcoxon's p, and what that amounts to."""
+    """Mean difference over folds with its 95 % interval, Wilcoxon's p, and the verdict."""
     low, high = mean_interval(differences, overlap=overlap)
     mean = float(differences.mean())
     p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
     if math.isnan(mean):
         p, verdict = math.nan, "undefined"
     elif len(differences) < FEWEST_FOLDS:
-        p, verdict = math.nan, "one fold tells nothing of noise"
+        p, verdict = math.nan, "one fold says nothing about noise"
     else:
         verdict = "noise" if low <= 0 <= high else "higher" if mean > 0 else "lower"
     return {"difference": mean, "low": low, "high": high, "p": p, "verdict": verdict}
 
 
 def common_folds(runs: Sequence[TestedRun]) -> list[int]:
-    """The folds that all runs were tested on, once it is sure that these hold the same images and MOS."""
+    """The folds that all runs were tested on; `UserError` if these do not hold the same images and MOS in all runs."""
     first = runs[0]
     for run in runs[1:]:
         for key in ("dataset", "protocol"):
@@ -120,7 +120,7 @@ def common_folds(runs: Sequence[TestedRun]) -> list[int]:
     common = sorted(set.intersection(*(set(run.predictions["fold"]) for run in runs)))
     if not common:
         raise UserError(
-            f"{', '.join(run.name for run in runs)}: no fold that all were tested on; test them on the same"
+            f"{', '.join(run.name for run in runs)}: no fold that all were tested on; test them on the same folds"
         )
     for run in runs[1:]:
         for fold in common:
@@ -147,7 +147,7 @@ def write_comparison(runs: Sequence[TestedRun], folder: Path) -> str:
     figures, differences, folds = compare_runs(runs)
     record = runs[0].record
     names = [run.name for run in runs]
-    mark = hashlib.sha256("|".join(names).encode()).hexdigest()[:6]  # another comparison is another file
+    mark = hashlib.sha256("|".join(names).encode()).hexdigest()[:6]  # so each comparison has its own file
     stem = f"comparison_{record['dataset']}_{record['protocol']}_{mark}"
     title = f"{record['dataset']}, protocol {record['protocol']}, folds {', '.join(map(str, folds))}: {len(runs)} runs"
     apart = sorted({int(fold) for run in runs for fold in run.predictions["fold"]} - set(folds))
@@ -182,7 +182,7 @@ def write_comparison(runs: Sequence[TestedRun], folder: Path) -> str:
 
 
 def carry_notes(runs: Sequence[TestedRun]) -> list[str]:
-    """What the runs' own tables say of themselves, each note once, with the runs that it is about if not all."""
+    """The notes below the runs' own tables, each once; a note that is not about all runs names its runs."""
     about: dict[str, list[str]] = {}
     for run in runs:
         for note in run.record.get("notes", []):

@@ -29,7 +29,7 @@ def measure_folds(predictions: pd.DataFrame) -> pd.DataFrame:
 
     `predictions` has the columns of predictions.csv: fold, image, prompt, <dimension>_mos, <dimension>_pred. `images`
     counts those that have MOS for the dimension. `repeats` is the earlier fold that tests the same images, 0 where none
-    does. The intervals, <metric>_low and <metric>_high for srcc and plcc, are over another draw of as many images.
+    does. The intervals, <metric>_low and <metric>_high for srcc and plcc, are over other draws of as many images.
     """
     repeats = find_repeats(predictions)
     rows = []
@@ -59,8 +59,8 @@ def find_repeats(predictions: pd.DataFrame) -> dict[int, int]:
 def summarise_folds(per_fold: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation (<metric>_sd) and 95 % interval of the mean (_low, _high) over folds, by dimension.
 
-    Test sets that repeat count once. Where one fold's figure is undefined, so is the mean: a fold without a figure
-    never makes a better one. Spread and interval (Student's t) need two folds.
+    Test sets that repeat count once. If one fold's figure is undefined, so is the mean: a fold without a figure
+    must never improve it. Spread and interval (Student's t) need two folds.
     """
     counted = per_fold[per_fold["repeats"] == 0]
     rows: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""What training writes as it goes: metrics.jsonl, read back for reports, and TensorBoard; what testing adds to that."""
+"""What training records while it runs: metrics.jsonl, which reports read, and TensorBoard; what testing adds to it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Journal:
 
     def __init__(self, folder: Path, lines: Sequence[Mapping[str, Any]] = ()) -> None:
         self.folder, self.lines = folder, list(lines)
-        # what an interrupted attempt recorded after those epochs is void
+        # TensorBoard drops what an interrupted attempt recorded after those epochs
         self.board = SummaryWriter(str(folder), purge_step=len(lines) + 1)
 
     def __enter__(self) -> Journal:
@@ -43,7 +43,11 @@ class Journal:
             self.board.close()
 
     def add_epoch(self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame) -> dict[str, Any]:
-        """Record an epoch's training loss, learning rate and validation figures; returns the line of metrics.jsonl."""
+        """Record an epoch, and return its line of metrics.jsonl, where an undefined figure is None.
+
+        `loss` is the mean per image, in squared MOS points; `lr` is the towers' learning rate. `predictions` is on val
+        and has the columns that `measure_folds` needs. Raises `OSError`, naming folder or file, if it cannot write.
+        """
         figures = {
             str(row["dimension"]): {name: float(row[name]) for name in METRICS}
             for row in measure_folds(predictions).to_dict("records")

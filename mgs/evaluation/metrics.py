@@ -15,7 +15,7 @@ from scipy import optimize, special, stats
 Vector = NDArray[np.float64]
 FIT_PARAMETERS = 4
 FEW, STARTS = 100, 3  # images, and starting points of the fit
-ROUNDING = 1e-12  # a correlation so near 0, or to 1, is one
+ROUNDING = 1e-12  # a correlation this near to 0 or 1 counts as 0 or 1
 Z95 = 1.959963984540054  # a standard normal variable lies within this in 95 of 100 cases
 
 
@@ -43,8 +43,8 @@ def rmse(prediction: ArrayLike, mos: ArrayLike) -> float:
 def plcc_fitted(prediction: ArrayLike, mos: ArrayLike) -> float:
     """Pearson's correlation after `fit_logistic`, -1 to 1; negative where the fitted curve falls.
 
-    Fitting turns a reversed predictor round, so that its correlation would come out positive; the curve's own direction
-    is put back. NaN for constant sides and for fewer images than the curve has parameters, plus one.
+    For a reversed predictor the curve falls, and the correlation with its fitted values would be positive. So the
+    result takes the sign of the curve's slope. NaN for constant sides and for fewer than five images.
     """
     curve = fit_logistic(prediction, mos)
     if curve is None:
@@ -54,7 +54,7 @@ def plcc_fitted(prediction: ArrayLike, mos: ArrayLike) -> float:
 
 
 def rmse_fitted(prediction: ArrayLike, mos: ArrayLike) -> float:
-    """RMSE after `fit_logistic`, in MOS points; NaN where `plcc_fitted` is. It does not tell a reversed predictor."""
+    """RMSE after `fit_logistic`, in MOS points; NaN where `plcc_fitted` is. It does not show a reversed predictor."""
     curve = fit_logistic(prediction, mos)
     return math.nan if curve is None else rmse(curve(np.asarray(prediction, np.float64)), mos)
 
@@ -79,12 +79,12 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "rmse_fitted": rmse_fitted,
     "pair_accuracy": pair_accuracy,
 }
-RANGES = {  # lowest and highest that there can be
+RANGES = {  # lowest and highest possible value
     **dict.fromkeys(("srcc", "plcc", "krcc", "plcc_fitted"), (-1.0, 1.0)),
     **dict.fromkeys(("rmse", "rmse_fitted"), (0.0, math.inf)),
     "pair_accuracy": (0.0, 1.0),
 }
-TITLES = {  # as tables head them
+TITLES = {  # their headings in tables
     "srcc": "SRCC",
     "plcc": "PLCC",
     "krcc": "KRCC",
@@ -121,8 +121,8 @@ class Logistic:
 def fit_logistic(prediction: ArrayLike, mos: ArrayLike) -> Logistic | None:
     """The logistic with the least squared error; None for constant sides and for fewer than five images.
 
-    It falls where the raw correlation is negative. Midpoint and width stay within 4 and from 0.02 to 100 standard
-    deviations: on a straight line the best curve has no end, and one so wide is straight for all purposes.
+    It falls if the raw correlation is negative. In standard deviations of the predictions, the midpoint stays within 4
+    of their mean, and the width from 0.02 to 100: points on a straight line would need an infinite one.
     """
     return fit_vectors(*(side.tobytes() for side in pair(prediction, mos)))
 
@@ -169,8 +169,8 @@ def fit_vectors(prediction: bytes, mos: bytes) -> Logistic | None:
 def srcc_interval(coefficient: float, count: int) -> tuple[float, float]:
     """95 % interval of an SRCC over `count` images, by Fisher's z with Bonett and Wright's variance (2000).
 
-    It tells how far another draw of as many images could move the figure; NaN for fewer than four, and for a perfect
-    figure, which says nothing of its spread.
+    It shows how much the figure may change for another draw of as many images. NaN for fewer than four, and for a
+    perfect figure, which says nothing about its spread.
     """
     return fisher_interval(coefficient, count, 1 + coefficient**2 / 2)
 
@@ -206,7 +206,7 @@ def pair(prediction: ArrayLike, mos: ArrayLike) -> tuple[Vector, Vector]:
 
 
 def correlate(correlation: Callable[..., tuple[float, float]], prediction: ArrayLike, mos: ArrayLike) -> float:
-    """A scipy correlation's coefficient, with its undefined cases stated as NaN instead of warned about."""
+    """A scipy correlation's coefficient, or NaN, without a warning, where it is undefined."""
     x, y = pair(prediction, mos)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")

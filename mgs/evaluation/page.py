@@ -100,7 +100,7 @@ def order_images(predictions: pd.DataFrame, dimension: str) -> dict[str, pd.Data
 
 
 def make_card(row: Mapping, show: ShowImage) -> dict:
-    """What the gallery shows of an image, but for its ranks."""
+    """What the gallery shows of an image, except for its ranks."""
     picture = show(row["fold"], row["image"])
     thumbnail = Image.fromarray(np.ascontiguousarray(picture.pixels.transpose(1, 2, 0)))
     thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))

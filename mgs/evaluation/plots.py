@@ -53,7 +53,7 @@ def draw_scatter(predictions: pd.DataFrame, dimension: str) -> Figure:
 
 
 def draw_calibration(predictions: pd.DataFrame) -> Figure:
-    """Mean MOS of images that got about the same prediction, ten groups a dimension, against the line of equality."""
+    """Mean MOS of images that got about the same prediction, ten groups per dimension, against the line of equality."""
     figure, axes = new_figure(WIDTH)
     axes.plot([0, MOS_MAX], [0, MOS_MAX], color=INK, linewidth=0.8, linestyle="--")
     for dimension in dimensions_in(predictions):
@@ -61,7 +61,7 @@ def draw_calibration(predictions: pd.DataFrame) -> Figure:
         predicted, mos = part[f"{dimension}_pred"], part[f"{dimension}_mos"]
         group = pd.qcut(predicted.rank(method="first"), min(BINS, len(predicted)), labels=False)
         means = mos.groupby(group).mean()
-        images = part["image"].groupby(group).nunique()  # one that several folds test is no further evidence
+        images = part["image"].groupby(group).nunique()  # an image that several folds test counts once
         errors: pd.Series = (mos.groupby(group).std() / np.sqrt(images)).fillna(0.0)
         colour, marker = LOOKS[dimension]
         centres = predicted.groupby(group).mean()
@@ -75,7 +75,7 @@ def draw_calibration(predictions: pd.DataFrame) -> Figure:
 
 
 def draw_residuals(predictions: pd.DataFrame, groups: pd.Series, what: str) -> Figure:
-    """Prediction minus MOS in groups of images, a row of boxes a group: the quartiles, and 5 to 95 % of the images."""
+    """Prediction minus MOS in groups of images, a row of boxes per group: quartiles, and 5 to 95 % of the images."""
     dimensions = dimensions_in(predictions)
     names = sorted(map(str, groups.unique()), key=in_natural_order)
     height = 0.28 * len(dimensions)  # of a group
@@ -105,7 +105,7 @@ def in_natural_order(name: str) -> tuple[int, str]:
 
 
 def bin_lengths(prompts: pd.Series) -> pd.Series:
-    """For each prompt the range of word counts that it falls into, such as "5 to 9 words"; each holds about as many."""
+    """For each prompt the range of its word count, such as "5 to 9 words"; ranges hold about equally many prompts."""
     words = np.array([len(prompt.split()) for prompt in prompts])
     quantiles = np.quantile(words, np.linspace(0, 1, LENGTH_BINS + 1), method="nearest")
     edges = sorted({int(edge) for edge in quantiles})
@@ -116,7 +116,7 @@ def bin_lengths(prompts: pd.Series) -> pd.Series:
 
 
 def draw_folds(per_fold: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """SRCC and PLCC, a dot a fold, with its 95 % interval; beside them the mean over folds with its own."""
+    """SRCC and PLCC, a dot per fold, with its 95 % interval; beside them the mean over folds with its own."""
     dimensions = list(map(str, summary.index))
     figure = Figure(figsize=(WIDTH, 1.1 + 0.75 * len(dimensions)), layout="constrained")
     counted = per_fold[per_fold["repeats"] == 0]
@@ -146,7 +146,7 @@ def spread(axes: Axes, rows: pd.DataFrame, metric: str, at: np.ndarray, **look: 
 
 
 def draw_curves(curves: pd.DataFrame) -> Figure:
-    """Training loss, and SRCC on val by dimension, over epochs; a thin line a fold, a thick one their mean.
+    """Training loss, and SRCC on val by dimension, over epochs; a thin line per fold, a thick one for their mean.
 
     `curves` has the columns fold, epoch, loss, dimension and srcc.
     """

@@ -39,7 +39,7 @@ DRAWINGS = "These figures are about generated drawings, not about real AI-genera
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a table must say of itself: the data, how it was split, and what was scored with what."""
+    """What a table must say about itself: the data, how it was split, and what was scored with what."""
 
     dataset: str
     protocol: str  # published, prompt-disjoint, random-image, or own
@@ -64,9 +64,9 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Background:
-    """What a report shows beside the figures; all of it may be left out."""
+    """What a report shows beside the figures; every part is optional."""
 
-    generators: Mapping[str, str] = field(default_factory=dict)  # image name -> what drew it, where that is known
+    generators: Mapping[str, str] = field(default_factory=dict)  # image name -> its generator, if known
     train_images: Mapping[int, int] = field(default_factory=dict)  # by fold
     curves: pd.DataFrame | None = None  # as `journal.read_curves` gives them
     show: ShowImage | None = None
@@ -127,7 +127,7 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path, ba
 
 
 def remove_others(folder: Path, protocol: Protocol) -> None:
-    """Remove what an earlier test of the run, under another dataset's or protocol's name, left in its report folder."""
+    """Remove the files that an earlier test of the run left under another dataset's or protocol's name."""
     for record in folder.glob("metrics_*.json"):
         if record.name != protocol.file_name("metrics", ".json"):
             for path in folder.glob(f"*{record.stem.removeprefix('metrics')}.*"):

@@ -33,7 +33,7 @@ class Table:
 
 
 def summary_table(per_fold: pd.DataFrame, summary: pd.DataFrame, caption: str, notes: Sequence[str]) -> Table:
-    """Two lines a dimension: mean ± SD over folds and the mean's 95 % interval; for one fold its figures and theirs."""
+    """Two lines per dimension: mean ± SD over folds and the mean's 95 % interval; for one fold, that fold's."""
     counted = per_fold[per_fold["repeats"] == 0]
     folds = counted["fold"].nunique()
     rows = []
@@ -80,8 +80,8 @@ def published_results(dataset: str) -> list[dict[str, str]]:
 def literature_table(summary: pd.DataFrame, dataset: str, own: str, *, same_folds: bool) -> Table | None:
     """This run among the literature's figures; None where there are none on the dataset.
 
-    `own` says of this run what `protocol` says of the others. `same_folds`: it was trained and tested on all ten of the
-    published folds, so that it stands among those that were, and the best of them is marked.
+    `own` describes this run as `protocol` describes the others. `same_folds`: this run was trained and tested on all
+    ten published folds. Then it is listed among the methods that were, too, and the best of them is marked.
     """
     published = published_results(dataset)
     dimensions = [str(d) for d in summary.index if any(row["dimension"] == d for row in published)]
@@ -156,5 +156,5 @@ def latex_row(cells: Sequence[str]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it reads."""
+    """Text escaped so that LaTeX prints it unchanged."""
     return "".join(LATEX.get(character, character) for character in text)

@@ -65,7 +65,7 @@ def openai_clip() -> ModuleType:
 def load_backbone(name: str, *, option: str | None = "model.clip") -> Backbone:
     """Find and build a CLIP from an OpenAI name, a local file, or `demo`; the weights come back in float32.
 
-    A local file is an OpenAI JIT archive, a state dict `.pt` or `.safetensors`; the tensors' shapes tell the
+    A local file is an OpenAI JIT archive, a state dict `.pt` or `.safetensors`; the tensors' shapes give the
     architecture. An OpenAI name is downloaded once and its SHA-256 checked. Raises `UserError` where nothing usable
     is found; only an OpenAI name that is not on disk yet touches the network. `option` is what errors call the setting
     that holds the name, None where nobody can set it.
@@ -115,7 +115,7 @@ def download(url: str, source: str, choice: str) -> Path:
 
 
 def read_state_dict(path: Path, source: str) -> StateDict:
-    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; none of it is run.
+    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; no code in it runs.
 
     `source` is what errors call it.
     """
@@ -136,7 +136,7 @@ def read_state_dict(path: Path, source: str) -> StateDict:
 
 
 def build_clip(state: StateDict, source: Path | str) -> Clip:
-    """An OpenAI CLIP with a vision transformer, in float32, of the architecture that the tensors' shapes tell.
+    """An OpenAI CLIP with a vision transformer, in float32, of the architecture that the tensors' shapes give.
 
     `source` is what errors call it.
     """

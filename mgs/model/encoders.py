@@ -1,9 +1,11 @@
-"""CLIP's two towers with no more arithmetic than their embeddings need; the embeddings are the same.
+"""CLIP's two towers, computing only what their embeddings need; the embeddings are the same.
 
-What is saved, exactly: only the one token that is read, an image's class token or a text's end token, goes through the
-last block's MLP; texts end at their own end token, since the causal mask hides what follows it, and lie packed in rows
-without padding between them; no activation is stored that the backward pass can do without. Each tower runs in two
-parts, so that the first can be computed once where its weights are frozen.
+- The last block's MLP runs on one token alone: an image's class token, or a text's end token.
+- Texts stop at their end token, since the causal mask hides what follows it.
+- Texts are packed into rows, without padding between them.
+- Activations that the backward pass does not need are not stored.
+
+Each tower runs in two parts, so that the first can be computed once if its weights are frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from mgs.model.clip_backbone import HEAD_WIDTH, Clip
 Block: TypeAlias = Any  # clip.model.ResidualAttentionBlock; the package ships no types
 RunBlock: TypeAlias = Callable[[Block, Tensor], Tensor]  # `run_block`, or that compiled
 QUICK_GELU = 1.702  # CLIP's activation is x * sigmoid(1.702 x)
-ROW_TOKENS = 256  # packed texts per row: attention's cost grows with the square of a row, padding with the rows' number
+# The usual number of tokens in a row of packed texts. Longer rows cost more attention; shorter rows waste more padding.
+ROW_TOKENS = 256
 
 
 def run_block(block: Block, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -73,7 +76,10 @@ class Rows:
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Rows:
-        """Rows filled evenly, the longest texts first."""
+        """Pack texts of these `lengths`, in tokens with start and end token, into rows of nearly equal fill.
+
+        `places` and `ends` follow the order of `lengths`, which may be any order but not empty.
+        """
         fill = [(0, row) for row in range(-(-sum(lengths) // ROW_TOKENS))]
         begins: list[tuple[int, int]] = [(0, 0)] * len(lengths)
         for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -85,7 +91,7 @@ class Rows:
         counts = torch.tensor(lengths)
         within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
         places = starts.repeat_interleave(counts) + within
-        owner = torch.full((len(fill) * longest,), -1)  # which text a place belongs to; padding is a text of its own
+        owner = torch.full((len(fill) * longest,), -1)  # the text that a place belongs to; -1: padding
         owner[places] = torch.arange(len(lengths)).repeat_interleave(counts)
         owner = owner.view(len(fill), longest)
         mask = (owner[:, :, None] == owner[:, None, :]).tril()[:, None]
@@ -148,9 +154,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Te
 
 def feed_forward(block: Block, x: Tensor) -> Tensor:
     """A block's second half, its MLP with the residual around it."""
-    # x * sigmoid(1.702 x) is silu(1.702 x) / 1.702. With the factors in the vectors before and behind there is one pass
-    # over the hidden layer, and one activation stored for the backward pass, where the formula as written has three
-    # passes and stores two.
+    # x * sigmoid(1.702 x) is silu(1.702 x) / 1.702. The vectors before and after the activation take the two factors.
+    # So there is one pass over the hidden layer, and one activation is stored for the backward pass. The formula as
+    # written would need three passes and store two.
     norm, first, second = block.ln_2, block.mlp.c_fc, block.mlp.c_proj
     y = F.layer_norm(x, norm.normalized_shape, norm.weight * QUICK_GELU, norm.bias * QUICK_GELU, norm.eps)
     hidden = F.linear(y, first.weight, first.bias * QUICK_GELU)  # (..., 4W)

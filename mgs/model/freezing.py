@@ -1,4 +1,4 @@
-"""What trains and what stays as CLIP came: freezing parts of it, and saying so."""
+"""Freeze parts of a CLIP, and describe what trains and what is frozen."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def freeze(clip: Clip, share: float, *, stem: bool) -> None:
 
 
 def constant_blocks(transformer: Any, config: ModelConfig) -> int:
-    """How many of a tower's first blocks are a constant function of its input: none where the stem trains below them.
+    """How many of a tower's first blocks are a constant function of its input; none if the stem below them trains.
 
-    The last block never counts, even frozen: it is computed for one token only, which needs no keeping.
+    The last block never counts, even if it is frozen: it runs on one token only, so keeping its output saves little.
     """
     blocks = len(transformer.resblocks)
     return min(int(config.frozen_blocks * blocks), blocks - 1) if config.freeze_stem else 0

@@ -33,7 +33,7 @@ class Scores:
 
 @dataclass
 class Similarities:
-    """Cosines between B images, P patches each, and the texts that they are held against; float32."""
+    """Cosines between B images, P patches each, and the texts that they are compared with; float32."""
 
     levels_whole: Tensor  # (B, T), the whole image with the T level sentences
     levels_patches: Tensor  # (B, P, T)
@@ -71,7 +71,7 @@ class MGS(nn.Module):
         return (self.clip.logit_scale if self.config.temperature == "clip" else self.log_temperature).exp()
 
     def train(self, mode: bool = True) -> MGS:
-        """Switch between training and evaluation; either way what was kept of texts is forgotten."""
+        """Switch between training and evaluation; either way, kept text embeddings are dropped."""
         self.encode_texts.embeddings.forget()
         return super().train(mode)
 
@@ -93,10 +93,10 @@ class MGS(nn.Module):
             return self.combine(found)
 
     def compare(self, halfway: Tensor, prompts: Sequence[Prompt]) -> Similarities:
-        """All similarities that the scores of B images follow from; the encoders run here, and nowhere else."""
+        """All similarities from which the scores of B images are computed; the encoders finish here."""
         wholes = [clean_prompt(prompt.text) for prompt in prompts]
         fragments = [split_prompt(prompt.text, prompt.style) for prompt in prompts]
-        texts = list(dict.fromkeys([*self.sentences, *wholes, *(f for one in fragments for f in one)]))  # distinct ones
+        texts = list(dict.fromkeys([*self.sentences, *wholes, *(f for one in fragments for f in one)]))  # each once
         row = {text: i for i, text in enumerate(texts)}
 
         images = finish_views(self.clip, halfway, self.constant, run=self.run_block)  # (B, V, D)
@@ -131,16 +131,19 @@ class MGS(nn.Module):
         return Scores(quality, authenticity, correspondence, three @ self.fusion.softmax(-1))
 
     def correspondence(self, found: Similarities) -> Tensor:
-        """How far the image shows what the prompt says, (B,)."""
+        """How well the images show what their prompts say, (B,), float32.
+
+        It is 5 times a weighted mean of cosines, so from -5 to 5 and never clamped; higher is better.
+        """
         nearest = found.fragments.topk(min(TOP_PATCHES, found.fragments.shape[2]), dim=-1).values.mean(-1)  # (B, F)
         parts = (found.weights * nearest).sum(-1)  # f, (B,)
         share = self.whole_share(found.counts)
         return MOS_MAX * (share * found.whole + (1 - share) * parts)
 
     def whole_share(self, counts: Tensor) -> Tensor:
-        """How much of correspondence is the whole prompt's, the rest the fragments', (B,), 0-1.
+        """The whole prompt's share in correspondence, (B,), 0-1; the rest is the fragments'.
 
-        A prompt of one fragment is its own whole.
+        Where both count, a prompt of one fragment has share 1, since the fragment is the whole prompt.
         """
         if self.config.correspondence != "both":
             return torch.full_like(counts, float(self.config.correspondence == "whole"), dtype=torch.float32)

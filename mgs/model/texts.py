@@ -1,4 +1,4 @@
-"""Texts to embeddings, each distinct text once, and not again while the weights that it passes stand still."""
+"""Encode texts: each distinct text once, and again only when the weights that it passes through change."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CHUNK = 256  # texts in one call where nothing has to be kept for a backward pas
 
 
 class Kept:
-    """Tensors by text, forgotten when a weight that they depend on changes, or the precision they are computed in.
+    """Tensors by text. All are dropped when the precision changes, or a weight that they depend on.
 
-    Where they are more than `MOST_KEPT` bytes, those go that were not asked for the longest.
+    Beyond `MOST_KEPT` bytes, the least recently used ones are dropped.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter]) -> None:
@@ -31,7 +31,7 @@ class Kept:
         return {"weights": self.weights, "state": (), "tensors": OrderedDict(), "held": 0}  # for another process
 
     def get(self, texts: Sequence[str], compute: Callable[[Sequence[str]], Iterable[Tensor]]) -> list[Tensor]:
-        """One tensor per text, those that are not there yet from `compute`, without gradients."""
+        """One tensor per text, without gradients; `compute` makes those that are not kept yet."""
         device = self.weights[0].device
         half = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         state = (half, *((weight.data_ptr(), weight._version) for weight in self.weights))
@@ -39,7 +39,7 @@ class Kept:
             self.forget()
             self.state = state
         new = [text for text in texts if text not in self.tensors]
-        # What is kept may meet a gradient later, which tensors made in inference mode refuse.
+        # A kept tensor may be part of a backward pass later, which tensors made in inference mode refuse.
         with torch.inference_mode(False), torch.no_grad():
             for i in range(0, len(new), CHUNK):
                 chunk = new[i : i + CHUNK]
@@ -56,7 +56,7 @@ class Kept:
 
     def forget(self) -> None:
         """Drop everything; for changes that PyTorch doesn't count, such as a fused optimiser's."""
-        self.tensors: OrderedDict[str, Tensor] = OrderedDict()  # the last ones asked for at the end
+        self.tensors: OrderedDict[str, Tensor] = OrderedDict()  # the most recently used last
         self.held = 0  # bytes
 
 
@@ -80,8 +80,8 @@ class TextEncoder:
     def encode(self, texts: Sequence[str], *, keep_halves: bool = False) -> Tensor:
         """The embeddings computed now, (N, D).
 
-        `keep_halves` is for training, where a text comes back before its embedding may be kept: of the constant part
-        only what is not known yet is computed. Halves are twenty times as large as embeddings.
+        `keep_halves` is for training, where weights change too often to keep embeddings. It keeps what the constant
+        part makes of each text, which is twenty times as large as an embedding.
         """
         tokens = [token_numbers(text, self.clip.context_length) for text in texts]
         if keep_halves and self.constant:
@@ -93,7 +93,8 @@ class TextEncoder:
     def start(self, texts: Sequence[str]) -> Sequence[Tensor]:
         """Each text's tokens after the constant blocks, (L, W), L its own length.
 
-        Each is computed alone: then its bits don't depend on which texts were new when, as after an interruption.
+        Each text is computed alone. So its bits do not depend on which other texts were new at the time; that may
+        differ in a resumed run.
         """
         return [
             start_texts(self.clip, [token_numbers(text, self.clip.context_length)], self.constant) for text in texts

@@ -1,4 +1,4 @@
-"""Tensors out of files that strangers made: nothing in a file is run, and nothing but tensors is taken from it."""
+"""Read tensors from untrusted files: no code in a file is run, and nothing but tensors is taken from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-SCRIPT_CLASSES = "__torch__"  # TorchScript's names for classes of its own code begin so
+SCRIPT_CLASSES = "__torch__"  # TorchScript's names for its own classes begin with this
 DTYPES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16}
 DTYPES |= {"DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32}
 DTYPES |= {"BoolStorage": torch.bool, "ByteStorage": torch.uint8, "CharStorage": torch.int8}
@@ -67,7 +67,7 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> dict[str, Tensor]:
     """The tensors of a TorchScript archive, as OpenAI ships its CLIPs, by their names in the state dict.
 
-    Only the archive's data is read. Its code is not even looked at, where `torch.jit.load` would run some of it.
+    Only the archive's data is read. Its code is not even opened, while `torch.jit.load` would run some of it.
     """
     with zipfile.ZipFile(path) as archive:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
@@ -78,7 +78,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class Module:
-    """Stands for an object of any class in the archive's code: what it holds, and nothing that it does."""
+    """Replaces an object of any class in the archive's code: it has the object's data and none of its methods."""
 
     state: Any = None
 
@@ -87,10 +87,10 @@ class Module:
 
 
 class ScriptReader(pickle._Unpickler):
-    """Unpickles tensors, numbers, lists and dicts, and stands `Module` in for classes; anything else is an error.
+    """Unpickles tensors, numbers, lists and dicts, and puts `Module` in place of classes; anything else is an error.
 
-    It is the standard library's unpickler in Python: the one in C reserves memory for whatever number a file names. So
-    does the opcode BYTEARRAY8 in Python; of the opcodes it knows those of protocol 2, which TorchScript writes.
+    It is the standard library's unpickler written in Python: the one in C allocates as much memory as a file claims.
+    In Python the opcode BYTEARRAY8 does so too. So only the opcodes of protocol 2 are known, which TorchScript writes.
     """
 
     dispatch: ClassVar[dict[int, Any]] = {
@@ -103,7 +103,7 @@ class ScriptReader(pickle._Unpickler):
         self.storages: dict[str, Tensor] = {}
 
     def load_build(self) -> None:
-        """Give an object its state: modules alone, since a tensor of torch's own would reserve what a file claims."""
+        """Give an object its state. Only modules may have one: torch's tensors would allocate what a file claims."""
         if not isinstance(self.stack[-2], Module):  # type: ignore[attr-defined]
             raise pickle.UnpicklingError("a state for what is no module")
         super().load_build()  # type: ignore[misc]
@@ -137,7 +137,7 @@ def rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any
 
 
 def keep_value(value: Any, *_: Any) -> Any:
-    """What TorchScript's helpers for typed lists and dicts are given."""
+    """The value, unchanged; used in place of TorchScript's helpers for typed lists and dicts."""
     return value
 
 
@@ -150,9 +150,9 @@ FUNCTIONS = {
 
 
 def walk(value: Any, name: str, depth: int, budget: Iterator[int]) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in a tree of modules, with the names that lead there; each part takes one of the budget.
+    """All tensors in a tree of modules, with their full names; each part that is visited takes one item of `budget`.
 
-    A file of 2 KB may name a module in so many places that the walk would take years.
+    A file of 2 KB can refer to one module from so many places that the walk would take years.
     """
     if next(budget, None) is None:
         raise ValueError(f"more than {MOST_PARTS:,} parts")

@@ -53,7 +53,7 @@ class TestSets:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Test the run of every config named in `argv`, or of every dataset found; or what the options say instead."""
+    """Test the run of every config named in `argv`, or of every dataset found; or do what the options say instead."""
     parser = argparse.ArgumentParser("test.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value")
     parser.add_argument("--checkpoint", type=Path, help="a .safetensors file, or the fold folder that holds it")
@@ -104,7 +104,7 @@ def test_run(config: Config) -> None:
 
 
 def test_elsewhere(config: Config, path: Path) -> None:
-    """Score the config's test sets with a checkpoint of another dataset, on the dimensions that it was trained on.
+    """Score the config's test sets with a checkpoint of another dataset, on the dimensions for which it was trained.
 
     The report goes to runs/<config's name>_by_<checkpoint's name>/report.
     """
@@ -126,11 +126,11 @@ def test_elsewhere(config: Config, path: Path) -> None:
         )
     scorer = f"{checkpoint.config.name}_fold_{origin['fold']:02d}"
     sets.notes.append(
-        f"Cross-dataset: scored by {scorer}, trained on {origin['dataset']}, protocol {origin['protocol']}; whether "
-        "images of that are among these was not checked."
+        f"Cross-dataset: scored by {scorer}, trained on {origin['dataset']}, protocol {origin['protocol']}; it was "
+        "not checked whether images of that dataset are among these."
     )
     if left_out := [dimension for dimension in DIMENSIONS if (dimension in trained) != (dimension in there)]:
-        sets.notes.append(f"Left out, for want of MOS on one of the two sides: {', '.join(left_out)}.")
+        sets.notes.append(f"Dimensions left out, with MOS in only one of the two datasets: {', '.join(left_out)}.")
     predictions = []
     for fold in sets.folds:
         targets = [{d: mos for d, mos in sample.targets.items() if d in shared} for sample in fold.test]
@@ -152,7 +152,7 @@ def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mappin
 
 
 def compare(folders: Sequence[Path]) -> None:
-    """Hold tested runs against the first, fold by fold; print the tables and leave them beside the runs."""
+    """Compare tested runs with the first, fold by fold; print the tables and leave them beside the runs."""
     names = [folder.resolve().name for folder in folders]
     if repeated := [folder for folder, name in zip(folders, names, strict=True) if names.count(name) > 1]:
         problem = "is named twice, or has another's name"

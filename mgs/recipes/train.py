@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def check_run(config: Config, images: ImageCache) -> list[Fold]:
-    """The folds to train, their pictures read, once everything they need has been found good, the cheapest first."""
+    """The folds to train, with their pictures read, after a check of everything they need, the cheapest first."""
     device = choose_device(config.device)
     kept = {} if config.overwrite else {path.parent: path for path in config.run_folder.glob(f"fold_*/{PROGRESS}")}
     finished = [] if config.overwrite else [path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")]
@@ -90,7 +90,7 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
 
 
 def are_published(data: DataConfig, folds: Sequence[Fold]) -> bool:
-    """Whether these are the literature's folds of a dataset, which are what they are, rather than ours or a user's."""
+    """Whether these are the literature's folds of a dataset, which nobody may change, rather than ours or a user's."""
     return folds[0].protocol == "published" and not facts_of(data.dataset).own
 
 
@@ -110,7 +110,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             remove_unfinished(folder)
             if (folder / FINISHED).exists():
                 refuse_other_fold(folder, fold.sha256)
-                (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that died when all was done
+                (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that died when everything was done
                 tqdm.write(f"fold {fold.number}: finished already, kept; overwrite=true trains it again")
                 continue
             if not (folder / PROGRESS).exists():
@@ -130,7 +130,7 @@ def open_run_folder(config: Config, folders: Sequence[Path]) -> None:
     own = [lock_of(folder) for folder in folders]
     held = [lock for lock in run.glob(".fold_*.lock") if lock not in own and is_held(lock)]
     if record.exists() and (begun or held) and not config.overwrite:
-        refuse_other_run(config, record)  # once more: another process may have trained here since the check
+        refuse_other_run(config, record)  # checked again: another process may have trained here since the check
     if record.exists() and config.overwrite:
         changed = differing_keys(load_config(record), config, ignored=NOT_THE_RUN)
         if changed and held:
@@ -156,7 +156,7 @@ def lock_of(folder: Path) -> Path:
 def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> None:
     """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched.
 
-    What an interrupted attempt left is resumed where it stopped.
+    An interrupted attempt is resumed where it stopped.
     """
     backbone = load_backbone(config.model.clip)
     pipeline = Pipeline.of(config, config.views, input_size(backbone.clip), images)

@@ -43,7 +43,7 @@ class Verdict:
 
 
 def examine(runs: Path) -> Iterator[Verdict]:
-    """All verdicts, in order; what raises becomes a problem, and the next check follows."""
+    """All verdicts, in order; a check that raises becomes a problem, and the next check runs."""
     checks: dict[str, Callable[[], Iterator[Verdict]]] = {
         "versions": find_versions,
         "device": find_device,
@@ -54,7 +54,7 @@ def examine(runs: Path) -> Iterator[Verdict]:
     for what, check in checks.items():
         try:
             yield from check()
-        except Exception as error:  # whatever is broken here is what people want to know
+        except Exception as error:  # every failure here is what people want to know
             yield Verdict(BAD, what, " ".join(str(error).split()) or type(error).__name__)
 
 
@@ -77,7 +77,7 @@ def has(package: str) -> bool:
 
 
 def find_device() -> Iterator[Verdict]:
-    """What `device=auto` would run on, with how much room."""
+    """What `device=auto` would run on, and how much memory and disk is free."""
     device = choose_device("auto")
     precision = str(choose_precision("auto", device)).removeprefix("torch.")
     if device.type == "cuda":
@@ -93,7 +93,7 @@ def find_device() -> Iterator[Verdict]:
 
 
 def find_weights() -> Iterator[Verdict]:
-    """CLIP weights on this machine; OpenAI's are held to their SHA-256."""
+    """CLIP weights on this machine; OpenAI's are checked against their SHA-256."""
     demo = load_backbone("demo")
     yield Verdict(GOOD, "demo CLIP", f"SHA-256 {demo.sha256[:16]}...")
     files = {path.name: path for path in sorted(DOWNLOADS.expanduser().glob("*.pt"))}
@@ -128,7 +128,7 @@ def test_sample() -> Iterator[Verdict]:
     score = scorer.score(draw_sample(), SAMPLE_PROMPT)
     off = max(abs(getattr(score, name) - value) for name, value in SAMPLE_SCORES.items())
     found = ", ".join(f"{name} {getattr(score, name):.3f}" for name in SAMPLE_SCORES)
-    told = f"{found} in {time.monotonic() - start:.1f} s; off by {off:.4f}, at most {TOLERANCE} is right"
+    told = f"{found} in {time.monotonic() - start:.1f} s; off by {off:.4f}, at most {TOLERANCE} is allowed"
     yield Verdict(GOOD if off <= TOLERANCE else BAD, "self-test", told)
 
 

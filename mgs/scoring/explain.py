@@ -71,7 +71,7 @@ class Explanation:
 
 
 def compare_picture(pipeline: Pipeline, model: MGS, pixels: Tensor, prompt: Prompt) -> Similarities:
-    """What the scores of one picture, uint8 (3, H, W), follow from."""
+    """The similarities from which the scores of one picture, uint8 (3, H, W), are computed."""
     (views,) = pipeline.views([pixels])
     with autocast(pipeline.device, pipeline.dtype), exact_products:
         return model.compare(model.start(views[None]), [prompt])
@@ -80,7 +80,7 @@ def compare_picture(pipeline: Pipeline, model: MGS, pixels: Tensor, prompt: Prom
 def explain_scores(
     model: MGS, layout: Layout, pixels: Tensor, found: Similarities, prompt: str | None, style: str, score: Score
 ) -> Explanation:
-    """What `compare_picture` found, by the parts of `score`."""
+    """Explain `score` by the similarities that `compare_picture` found."""
     temperature = model.temperature.float()
     templates = model.config.templates
     together = (found.levels_whole + found.levels_patches.mean(1)) / 2  # (1, T)

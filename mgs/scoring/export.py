@@ -20,7 +20,7 @@ from mgs.model.templates import read_levels
 from mgs.scoring.onnx_scorer import IMAGES, RECIPE, TEXTS, VOCABULARY, OnnxScorer
 from mgs.scoring.scorer import Scorer
 
-PARITY = 1e-3  # of MOS; what an exported scorer may be off by
+PARITY = 1e-3  # in MOS points; the largest difference that an exported scorer may have
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -58,8 +58,8 @@ class TextTower(nn.Module):
 def export(scorer: Scorer, folder: Path) -> None:
     """Write images.onnx, texts.onnx, mgs.json and CLIP's vocabulary into `folder`, for `onnx_scorer.OnnxScorer`.
 
-    Each file is whole or not there, and mgs.json, without which the others are not read, comes last. Raises `UserError`
-    where onnx, onnxscript or onnxruntime are not installed, and for views other than the paper's.
+    Each file is written wholly or not at all. mgs.json comes last, and without it the others are not read. Raises
+    `UserError` if onnx, onnxscript or onnxruntime is not installed, and for views other than the paper's.
     """
     if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
         raise UserError(f"export needs {', '.join(missing)}: run pip install {' '.join(missing)}")

@@ -1,4 +1,4 @@
-"""What people hand over as an image, as the tensor that views are cut from."""
+"""Turn whatever people give as an image into the tensor that views are cut from."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def describe_frames(data: bytes) -> str:
 
 
 def load_or_reason(image: ImageInput) -> tuple[Tensor | None, str]:
-    """`load_image`, with the reason in place of a picture where there is none."""
+    """The result of `load_image`; for a bad image, None and the reason."""
     try:
         return load_image(image)
     except BadImage as error:
@@ -92,13 +92,13 @@ def as_images(images: Sequence[ImageInput] | np.ndarray | Tensor) -> list[ImageI
 
 
 def as_prompts(prompts: Sequence[str | None] | None, images: int) -> list[str | None]:
-    """One prompt an image, as they are. `ValueError` for a single text, and for another number of prompts."""
+    """One prompt per image, unchanged. `ValueError` for a single text, and for another number of prompts."""
     if prompts is None:
         return [None] * images
     if isinstance(prompts, str):
-        raise ValueError(f"prompts: one text in place of a list; give a list, one prompt an image ({images})")
+        raise ValueError(f"prompts: one text in place of a list; give a list, one prompt per image ({images})")
     if len(prompts) != images:
-        raise ValueError(f"{len(prompts)} prompt(s) for {images} image(s); give lists, one prompt an image")
+        raise ValueError(f"{len(prompts)} prompt(s) for {images} image(s); give lists, one prompt per image")
     return list(prompts)
 
 

@@ -1,4 +1,4 @@
-"""Many images from files, folders and tables, scored into a file that is whole or not there, and can be resumed."""
+"""Score many images from files, folders and tables into one file, wholly or not at all; a job can be resumed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mgs.scoring.scorer import Scorer
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 UNKNOWN = {".svg", ".xcf", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}  # images, unknown to Pillow
 NO_IMAGES = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr"}  # of what Pillow knows
-PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which tells the job
+PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which describes the job
 
 LEVEL_WORDS = {  # what the five levels are called, worst first
     "quality": QUALITY_WORDS,
@@ -56,8 +56,8 @@ class Item:
 def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
     """Files, folders (all images below, by suffix) and patterns, in order, all with one prompt.
 
-    Hidden files and folders are passed over, unless they are named. Images in a folder that are of a format that is not
-    read are counted on stderr.
+    Hidden files and folders are passed over, unless they are named. Images in a folder whose format cannot be read
+    are counted on stderr.
     """
     items = []
     for word in words:
@@ -81,7 +81,7 @@ def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
 
 
 def find_images(folder: Path) -> tuple[list[Path], str]:
-    """The images below a folder, by suffix, in order; and what others there are, by kind, with the remedy."""
+    """The images below a folder, by suffix, in order; and a count of the unreadable ones by format, with the remedy."""
     registered = {suffix.lower(): kind for suffix, kind in Image.registered_extensions().items()}
     readable = {suffix for suffix, kind in registered.items() if kind in (*FORMATS, "MPO")}  # several JPEGs in one
     known = (registered.keys() - NO_IMAGES) | PLUGINS.keys() | UNKNOWN
@@ -97,7 +97,7 @@ def find_images(folder: Path) -> tuple[list[Path], str]:
 
 
 def is_litter(path: Path, named: Path) -> bool:
-    """Whether a path that was found leads through what is hidden, or what macOS packs beside files; not if named so."""
+    """Whether a path has a hidden part, or macOS's folder of an unpacked archive, that `named` does not have."""
     return any((p.startswith(".") or p == "__MACOSX") and p not in named.parts for p in path.parts)
 
 
@@ -131,8 +131,8 @@ def run_job(
 ) -> int:
     """Score `items` into `out`, .csv, .jsonl or .parquet, in their order; returns how many could not be scored.
 
-    Until the job is done its rows lie beside `out` in a file that `resume` continues. Raises `UserError` for one that
-    was not asked to be resumed, and for one of another job.
+    Until the job is done, its rows are in a file beside `out` that `resume` continues. Raises `UserError` if there is
+    such a file without `resume`, or if it belongs to another job.
     """
     check_output(out)
     style = scorer.check_style(style)
@@ -159,12 +159,12 @@ def run_job(
 
 
 def as_row(item: Item, score: Score) -> dict[str, Any]:
-    """What the output says of an image, by column."""
+    """What the output says about an image, by column."""
     return {"image": item.image, "prompt": item.prompt, **asdict(score)}
 
 
 def show_score(item: Item, score: Score, scorer: Scorer) -> str:
-    """One image's scores for people: a line each, with the word that stands for that level."""
+    """One image's scores for people to read: a line per score, with the word that stands for that level."""
     lines = [f"{'image':<16}{printable(item.image)}", f"{'prompt':<16}{printable(one_line(item.prompt or '-'))}"]
     for dimension, words in LEVEL_WORDS.items():
         value = getattr(score, dimension)
@@ -190,7 +190,7 @@ def check_output(out: Path) -> None:
 
 
 def fingerprint(items: Iterable[Item], scorer: Scorer, style: str | None) -> str:
-    """What makes two jobs the same job: images, prompts, and what scores them how."""
+    """A hash that is equal for jobs with the same images, prompts, style, scorer and precision."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.image, str(item.path.absolute()), item.prompt]).encode())
@@ -199,14 +199,14 @@ def fingerprint(items: Iterable[Item], scorer: Scorer, style: str | None) -> str
 
 
 def open_partial(partial: Path, job: dict[str, str], *, resume: bool) -> tuple[int, int]:
-    """Begin a job's file, or cut off the line that an interrupted one left half-written; rows and failures so far."""
+    """Begin a job's file, or remove the incomplete last line of an old one; returns rows and failures so far."""
     data = partial.read_bytes() if partial.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
     if not whole:
         partial.write_text(json.dumps(job) + "\n", encoding="utf-8")
         return 0, 0
     if not resume:
-        raise UserError(f"{partial}: what an interrupted job left; continue it with --resume, or remove it")
+        raise UserError(f"{partial}: left by an interrupted job; continue it with --resume, or remove it")
     if whole.partition(b"\n")[0] != json.dumps(job).encode():
         raise UserError(f"{partial}: of another job (other images, prompts or checkpoint); remove it to start again")
     with partial.open("r+b") as stream:
@@ -224,12 +224,12 @@ def read_partial(partial: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_rows(rows: Iterator[dict[str, Any]], path: Path, suffix: str) -> None:
-    """Write rows in the format that the suffix names; numbers to the last digit, what is missing left empty."""
+    """Write rows in the format that the suffix names; numbers to the last digit, missing values empty."""
     if suffix == ".parquet":
         types = {column: "float64" if column in DIMENSIONS else "string" for column in COLUMNS}
         pd.DataFrame(rows, columns=COLUMNS).astype(types).to_parquet(path, index=False)
         return
-    # a file's name may hold bytes that are no text
+    # a file's name may hold bytes that are not text
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         if suffix == ".jsonl":
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

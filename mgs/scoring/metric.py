@@ -36,7 +36,7 @@ class ImageMetric(nn.Module):
     def __init__(self, scorer: Scorer, dimension: str) -> None:
         super().__init__()
         if dimension not in scorer.scored:
-            raise UserError(f"metric {dimension}: {scorer.name} gives {', '.join(scorer.scored)}; choose of these")
+            raise UserError(f"metric {dimension}: {scorer.name} gives {', '.join(scorer.scored)}; choose from these")
         self.scorer = scorer
         self.model = scorer.model.requires_grad_(False)
         self.views, self.size = scorer.pipeline.settings, scorer.pipeline.size
@@ -45,14 +45,14 @@ class ImageMetric(nn.Module):
     def forward(self, images: Tensor, prompts: Sequence[str | None] | None = None) -> Tensor:
         """Scores, (B,), float32, of images, (B, 3, H, W), floats on 0-1, on the device of the weights.
 
-        `prompts`, one an image, are needed for correspondence and overall, and not read for the others. A shorter side
-        below 512 is enlarged, bilinear. Raises `ValueError` for another shape, range or number of prompts; to see the
-        range it waits for the device.
+        `prompts`, one per image, are needed for correspondence and overall, and not read for the others. A shorter side
+        below 512 is enlarged, bilinear. Raises `ValueError` for another shape, range or number of prompts. The check of
+        the range waits for the device.
         """
         check_pixels(images)
         texts = [as_prompt(prompt) for prompt in as_prompts(prompts, len(images))]
         if self.dimension in NEED_A_PROMPT and None in texts:
-            raise ValueError(f"{self.dimension} is judged against a prompt; give one an image")
+            raise ValueError(f"{self.dimension} is judged against a prompt; give one per image")
         if not len(images):
             return images.float().sum((1, 2, 3))
         self.scorer.refuse_fork()
@@ -64,7 +64,7 @@ class ImageMetric(nn.Module):
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImageMetric:
-        """Move the weights as `to`, `cuda`, `half` and their like ask, but for their precision."""
+        """Move the weights as `to`, `cuda`, `half` and the like ask, but keep their precision."""
 
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -74,7 +74,7 @@ class ImageMetric(nn.Module):
 
 
 def check_pixels(images: Tensor) -> None:
-    """Raise `ValueError` for what is no batch of float images on 0-1."""
+    """Raise `ValueError` for anything but a batch of float images on 0-1."""
     if not isinstance(images, Tensor):
         raise ValueError(f"images: a {type(images).__name__}; give a tensor of floats on 0-1, (B, 3, H, W)")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[1:] or not images.is_floating_point():

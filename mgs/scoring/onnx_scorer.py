@@ -1,7 +1,7 @@
 """Score with onnxruntime alone, without torch: `python -m mgs.scoring.onnx_scorer FOLDER IMAGE --prompt TEXT`.
 
-What `mgs export` wrote into FOLDER is all it needs beside numpy, Pillow, onnxruntime and CLIP's tokenizer. It trusts
-its images: damage that Pillow passes over, such as a JPEG cut off, is found by `mgs score` alone.
+What `mgs export` wrote into FOLDER is all it needs beside numpy, Pillow, onnxruntime and CLIP's tokenizer. It does
+not check its images: only `mgs score` finds damage that Pillow ignores, such as a JPEG that is cut off.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         print(json.dumps(OnnxScorer(args.folder).score(args.image, args.prompt)))
-    except (OSError, ValueError) as error:  # of files that are not there, and pictures that are none
+    except (OSError, ValueError) as error:  # of missing files, and files that are not pictures
         parser.error(str(error))
 
 

@@ -1,4 +1,4 @@
-"""Objects that a lock guards, and that work in the process which made them, or in one that they were pickled to."""
+"""Objects that have a lock and work only in the process that made them, or in one that unpickled them."""
 
 from __future__ import annotations
 

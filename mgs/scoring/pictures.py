@@ -44,9 +44,9 @@ def draw_explanation(explanation: Explanation) -> Figure:
 
 
 def caption(explanation: Explanation) -> list[str]:
-    """The scores, and correspondence as the sum that it is."""
+    """The scores, and correspondence written as a sum."""
     score = explanation.score
-    legend = "fragments: brighter is more alike; a dot a patch, filled for the three that counted"
+    legend = "fragments: brighter is more alike; a dot per patch, filled for the three that counted"
     told = [f"{d} {getattr(score, d):.2f}" for d in DIMENSIONS if getattr(score, d) is not None]
     lines = [", ".join(told) + ("" if score.status == "ok" else f"  ({score.status})")]
     if explanation.fragments:

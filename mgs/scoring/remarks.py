@@ -1,4 +1,4 @@
-"""What a status says of a prompt: how CLIP will read it. Remarks only; the prompt is scored as it stands."""
+"""What a status says about a prompt: how CLIP will read it. Remarks only; the prompt is scored unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from mgs.model.clip_backbone import is_too_long
 from mgs.prompts import clean_prompt
 
-GREEK_SIGNS = 2  # so many Greek letters make no Greek prompt
+GREEK_SIGNS = 2  # up to this many Greek letters are signs in a Latin prompt
 GENERATOR_SYNTAX = re.compile(  # commands of Stable Diffusion's programs, NovelAI and Midjourney
     r"[(\[][^()\[\]]*[^\d\s()\[\]]\s*:\s*\d{0,3}(?:\.\d{1,4})?\s*[)\]]|\(\(|\[\[|\{\{|<\w+:[^<>]+>|\bembedding:\S"
     r"|(?:^|\s)--[a-z]+\b|::-?\d|\bBREAK\b"
@@ -16,7 +16,7 @@ GENERATOR_SYNTAX = re.compile(  # commands of Stable Diffusion's programs, Novel
 
 
 def remarks_on_prompt(prompt: str | None, context: int) -> list[str]:
-    """What must be said of a prompt that a CLIP of `context` tokens reads; None is no prompt."""
+    """Remarks on a prompt for a CLIP that reads `context` tokens; None means that there is no prompt."""
     if prompt is None:
         return ["no prompt, so nothing to correspond to"]
     found = {

@@ -1,4 +1,4 @@
-"""What a scorer says of one image."""
+"""What a scorer says about one image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OK, ERROR = "ok", "error: "
 
 @dataclass(frozen=True)
 class Score:
-    """One image's scores on MOS's 0-5 scale, higher is better, never clamped; None for what cannot be told."""
+    """One image's scores on MOS's 0-5 scale, higher is better, never clamped; None where there is no score."""
 
     quality: float | None
     authenticity: float | None
@@ -29,7 +29,7 @@ COLUMNS = ["image", "prompt", *(field.name for field in fields(Score))]
 
 
 def raise_failure(score: Score) -> Score:
-    """A score; `UserError` with the reason in place of one that failed."""
+    """The score itself; one that failed raises a `UserError` with the reason."""
     if score.failed:
         raise UserError(score.status.removeprefix(ERROR))
     return score

@@ -41,7 +41,7 @@ DECODERS = 4  # threads
 
 
 class Scorer(OwnProcess):
-    """Scores images; thread-safe, and alike for an image alone and in any batch (to 1e-5 in float32).
+    """Scores images; thread-safe. An image has the same score alone and in any batch (to 1e-5 in float32).
 
     Made with `load` or `zero_shot`. `scored` names the dimensions that it gives: those that its checkpoint was trained
     on, or the three that a bare CLIP can guess at. It can be pickled, weights and all. In a process that was forked
@@ -55,16 +55,16 @@ class Scorer(OwnProcess):
         self.scored = tuple(scored)
         self.prompt_style = "sentence"
         self.name, self.remarks, self.fingerprint = "", "", ""  # its source, what each status says, its weights' hash
-        self.fits = sys.maxsize  # images at once; what was found to fit where memory ran out
+        self.fits = sys.maxsize  # images at once; lowered when memory runs out
 
     def __deepcopy__(self, memo: dict) -> Scorer:
-        return self  # its weights never change, so that torchmetrics need not copy them
+        return self  # its weights never change, so torchmetrics need not copy them
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
         """A scorer from a checkpoint file, a fold folder, or a run folder, whose first finished fold it takes.
 
-        Views, sentences and prompt style are the checkpoint's own. Raises `UserError` for what is no checkpoint.
+        Views, sentences and prompt style are the checkpoint's own. Raises `UserError` if there is no valid checkpoint.
         """
         file = find_checkpoint(Path(path))
         checkpoint = load_checkpoint(file)
@@ -124,7 +124,7 @@ class Scorer(OwnProcess):
         """Score images, each with its own prompt: a table of image, prompt, the four scores and status.
 
         An image that cannot be read is a row without scores, whose status gives the reason. Raises `ValueError` where
-        there are not as many prompts as images, or one of anything in place of a list.
+        there are not as many prompts as images, or a single item is given in place of a list.
         """
         images = as_images(images)
         pairs = list(zip(images, as_prompts(prompts, len(images)), strict=True))
@@ -165,7 +165,7 @@ class Scorer(OwnProcess):
     ) -> Iterator[Score]:
         """The scores of images with their prompts, in order; the next images are decoded while these are scored.
 
-        Raises `UserError` at once for a batch size or a style that is none.
+        Raises `UserError` at once for an impossible batch size or an unknown style.
         """
         self.refuse_fork()
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
@@ -189,16 +189,16 @@ class Scorer(OwnProcess):
                 batch, loading = following
 
     def check_style(self, style: str | None) -> str:
-        """The style that prompts are read in; a name that is none is a `UserError`."""
+        """The style that prompts are read in; an unknown name is a `UserError`."""
         style = style or self.prompt_style
         if style not in PROMPT_STYLES:
-            raise UserError(f"prompt style {style!r}: choose of {', '.join(PROMPT_STYLES)}")
+            raise UserError(f"prompt style {style!r}: choose from {', '.join(PROMPT_STYLES)}")
         return style
 
     def score_loaded(
         self, loaded: Sequence[tuple[Tensor | None, str]], prompts: Sequence[str | None], style: str
     ) -> list[Score]:
-        """Scores of decoded pictures, each with a remark; a picture that is None has the reason in its place."""
+        """Scores of decoded pictures, each with a remark; where a picture is None, the remark is the reason."""
         whole = [i for i, (picture, _) in enumerate(loaded) if picture is not None]
         tensors = [loaded[i][0] for i in whole]
         scores = iter(self.run([t for t in tensors if t is not None], [prompts[i] or "" for i in whole], style))
@@ -219,14 +219,14 @@ class Scorer(OwnProcess):
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # past the handler, whose traceback holds on to the tensors that were too many
+            # outside the handler, whose traceback would keep the tensors that did not fit
             if self.pipeline.device.type == "cuda":
                 torch.cuda.empty_cache()
             count = len(pictures[part])
             if count == 1:
                 found.append(None)
             else:
-                self.fits = min(self.fits, count // 2)  # another thread may have found less
+                self.fits = min(self.fits, count // 2)  # another thread may have lowered it further
         return found
 
     def run_together(self, pictures: Sequence[Tensor], prompts: Sequence[str], style: str) -> list[dict[str, float]]:
@@ -238,7 +238,7 @@ class Scorer(OwnProcess):
         return [{name: column[i] for name, column in values.items()} for i in range(len(pictures))]
 
     def describe(self, raw: dict[str, float] | None, prompt: str | None, remark: str) -> Score:
-        """A score with what must be said of it."""
+        """A score with its remarks."""
         if raw is None:
             return failure("out of memory for a single image; use a smaller image, or another device")
         told = {d: raw[d] for d in self.scored if prompt is not None or d not in NEED_A_PROMPT}

@@ -44,8 +44,8 @@ class MGSScore(Metric):
     def update(self, images: Sequence[Any], prompts: Sequence[str | None] | None = None) -> None:
         """Score images, of any kind that a scorer takes, with a prompt each.
 
-        Raises `UserError` for a bad image, `ValueError` where there are not as many prompts as images, or one of
-        anything in place of a list.
+        Raises `UserError` for a bad image, `ValueError` where there are not as many prompts as images, or a
+        single item is given in place of a list.
         """
         images = as_images(images)
         pairs = list(zip(images, as_prompts(prompts, len(images)), strict=True))

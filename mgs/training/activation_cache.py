@@ -1,7 +1,7 @@
-"""With `model.freeze_stem` the image tower's frozen half is a constant function: its output, computed once per image.
+"""The frozen half of the image tower, a constant function with `model.freeze_stem`, computed once per image.
 
 One file per image lies in a folder that is named after everything the output depends on: the frozen weights, the views
-and the precision. So every epoch, fold and run that would compute the same finds it, and nothing else does.
+and the precision. So every epoch, fold and run that needs the same output finds it, and no other does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mgs.training.pipeline import Pipeline
 
 FORMAT = 1
 GB = 1e9
-DISK_SHARE = 0.9  # of what is free, that may be used before the cache is given up
+DISK_SHARE = 0.9  # the share of the free disk that may be used; a larger cache is not made
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class ActivationCache:
 def open_activations(
     model: MGS, samples: Sequence[Sample], config: Config, pipeline: Pipeline
 ) -> ActivationCache | None:
-    """The activations of all these samples' images, computing and writing those that are not there yet.
+    """The activations of all these samples' images; computes and writes those that are missing.
 
-    None, with the reason said, where the model has no constant half, or the images would take more disk than
-    `train.cache_gb` or the free space allow. Float32 runs keep float32; others keep float16, whose rounding is finer
+    None if the model has no constant half, or if the images would take more disk than `train.cache_gb` or the free
+    space allow; a line says so then. Float32 runs keep float32; others keep float16, whose rounding is finer
     than that of the products around it.
     """
     if not model.constant or not config.train.cache_gb:
@@ -89,7 +89,7 @@ def open_activations(
 def compute(model: MGS, sample: Sample, pipeline: Pipeline) -> Tensor:
     """A sample's activations after the constant half, (V, L, W).
 
-    Ten views fill a device well enough, and an image alone has the same bits whenever an interrupted job comes to it.
+    Each image is computed alone: its ten views keep a device busy enough, and its bits are the same in a resumed job.
     """
     (views,) = pipeline.views([pipeline.images.read(sample.image)])
     with autocast(pipeline.device, pipeline.dtype), exact_products:
@@ -97,7 +97,7 @@ def compute(model: MGS, sample: Sample, pipeline: Pipeline) -> Tensor:
 
 
 def describe_key(model: MGS, pipeline: Pipeline, dtype: torch.dtype) -> str:
-    """A hash of all that the constant half's output depends on, but for the image."""
+    """A hash of all that the constant half's output depends on, except for the image."""
     visual = model.clip.visual
     digest = hashlib.sha256()
     parts = [visual.conv1, visual.ln_pre, *visual.transformer.resblocks[: model.constant]]

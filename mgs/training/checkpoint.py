@@ -50,9 +50,9 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
-    """Write what was trained; the whole backbone too where it is not one that anybody can fetch by name.
+    """Write what was trained; also the whole backbone, if not everybody can fetch it by name.
 
-    `facts` (dataset, fold, epoch, val metrics, ...) goes into the metadata as it is.
+    `facts` (dataset, fold, epoch, val metrics, ...) goes into the metadata unchanged.
     """
     write_checkpoint(path, *copy_for_checkpoint(model, config, backbone, facts))
 
@@ -60,7 +60,7 @@ def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, 
 def copy_for_checkpoint(
     model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the metadata of a checkpoint; the tensors are copies, which further training leaves alone."""
+    """The tensors and the metadata of a checkpoint; the tensors are copies, which further training does not change."""
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in checkpoint_tensors(model, backbone).items()
@@ -94,7 +94,7 @@ def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], metadata: dic
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a checkpoint says about itself, without its tensors, found to be of the right kinds. Raises `UserError`."""
+    """What a checkpoint says about itself, without its tensors, with its types checked. Raises `UserError`."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = json.loads((file.metadata() or {})["mgs"])
@@ -116,7 +116,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def check_kinds(content: dict[str, Any], kinds: Mapping[str, type]) -> None:
-    """`ValueError` for a value of another type than named, `KeyError` for one that is missing and must not be."""
+    """Raise `ValueError` for a value of the wrong type, and `KeyError` for a missing one that is required."""
     for key, kind in kinds.items():
         if key not in content and key in MAY_LACK:
             continue
@@ -164,7 +164,7 @@ def find_clip(path: Path, backbone: dict[str, Any], tensors: dict[str, torch.Ten
     if backbone["embedded"]:
         own = {k.removeprefix(CLIP_PREFIX): v for k, v in tensors.items() if k.startswith(CLIP_PREFIX)}
         return build_clip(own, path)
-    if not is_published(backbone["name"]):  # a path would be on the machine of whoever wrote the checkpoint
+    if not is_published(backbone["name"]):  # a path is of use only on the machine that wrote the checkpoint
         raise UserError(f"{path}: holds no backbone, and {backbone['name']!r} is none that can be fetched by name")
     found = load_backbone(backbone["name"], option=None)
     if found.sha256 != backbone["sha256"]:
@@ -199,7 +199,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def fetch_checkpoint(name: str | Path) -> Path:
-    """A folder or file as it is, or the checkpoint of a Hugging Face hub repository, downloaded. Raises `UserError`."""
+    """The path, if it exists; else the checkpoint of a Hugging Face hub repository, downloaded. Raises `UserError`."""
     if Path(name).exists():
         return Path(name)
     try:

@@ -41,12 +41,12 @@ def make_optimizer(model: nn.Module, train: TrainConfig, *, steps: int) -> tuple
 
 
 def sum_of_errors(scores: dict[str, Tensor], samples: Sequence[Sample]) -> Tensor:
-    """The loss: over the samples that have MOS for a dimension, its mean squared error; summed over dimensions."""
+    """The loss: each dimension's mean squared error over the samples that have MOS for it, summed over dimensions."""
     dimensions = dimensions_of(samples)
     predicted = torch.stack([scores[dimension] for dimension in dimensions])  # (D, B)
     mos = torch.tensor([[sample.targets.get(d, math.nan) for sample in samples] for d in dimensions])  # (D, B)
     there = mos.isfinite()
-    # 0 where there is none; the others' weights make up for it in the mean, and are 1 where all have MOS
+    # a sample without MOS weighs 0, and the others weigh more to compensate; if all have MOS, each weighs 1
     weights = there * (len(samples) / there.sum(1, keepdim=True))
     mos, weights = torch.stack([mos.nan_to_num(0), weights]).to(predicted.device, predicted.dtype)
     return ((predicted - mos).square() * weights).mean(1).sum()
@@ -54,13 +54,13 @@ def sum_of_errors(scores: dict[str, Tensor], samples: Sequence[Sample]) -> Tenso
 
 @dataclass
 class Counts:
-    """How far training has come; what weights, optimiser and schedule do not say."""
+    """How far training has come: the numbers that weights, optimiser and schedule do not hold."""
 
-    epoch: int = 1  # the one that is trained
-    steps: int = 0  # of it, so far
-    loss: float = 0.0  # summed over the images of its steps
-    images: int = 0  # in those of its steps that were taken
-    skipped: int = 0  # steps of all epochs that were not taken
+    epoch: int = 1  # the epoch in progress
+    steps: int = 0  # of this epoch, so far
+    loss: float = 0.0  # summed over the images below
+    images: int = 0  # in this epoch's steps, without the skipped ones
+    skipped: int = 0  # steps, in all epochs
     skipped_in_a_row: int = 0
 
 
@@ -68,6 +68,10 @@ class Trainer:
     """One model, its optimiser and its schedule, advanced an epoch at a time; it can resume at any step."""
 
     def __init__(self, model: nn.Module, samples: Sequence[Sample], config: Config, pipeline: Pipeline) -> None:
+        """Start before the first step. `model` must be on the pipeline's device; `samples` are those to train on.
+
+        Nothing is read from disk until `train_epoch`, and nothing is written.
+        """
         self.model, self.config, self.pipeline = model, config, pipeline
         self.samples = samples
         self.steps = config.train.epochs * math.ceil(len(samples) / config.train.batch_size)  # of the whole run
@@ -97,10 +101,10 @@ class Trainer:
         self.counts = Counts(**state["counts"])
 
     def train_epoch(self, description: str, after_step: Callable[[], None] = lambda: None) -> float:
-        """What is left of a pass over the training samples, with a progress bar; returns the mean loss per image.
+        """Train the rest of the epoch, with a progress bar; returns the mean loss per image, NaN if all was skipped.
 
-        A step whose loss or gradient is not finite is skipped and counted: in float16 the first few are normal. Ten in
-        a row, in whatever epochs, or a run of nothing else raise a `UserError`.
+        A step whose loss or gradient is not finite is skipped and counted: in float16 the first few are normal. Raises
+        `UserError` if ten in a row are skipped, even across epochs, or every step of the whole run.
         """
         self.model.train()
         counts, size, total = self.counts, self.config.train.batch_size, len(self.samples)
@@ -124,7 +128,7 @@ class Trainer:
         return counts.loss / counts.images if counts.images else math.nan
 
     def next_epoch(self) -> None:
-        """Leave the epoch that was trained, once all that depends on it is done."""
+        """Move on to the next epoch; call it when everything that depends on this one is done."""
         counts = self.counts
         counts.epoch += 1
         counts.steps, counts.loss, counts.images = 0, 0.0, 0
@@ -140,8 +144,8 @@ class Trainer:
         taken = bool(torch.isfinite(torch.stack([loss.detach(), norm])).all())
         if taken:
             self.scaler.step(self.optimizer)
-        self.scaler.update()  # fp16: after an overflow, on to a smaller scale
-        with warnings.catch_warnings():  # torch takes a first step that was skipped for one that was forgotten
+        self.scaler.update()  # fp16: an overflow lowers the scale
+        with warnings.catch_warnings():  # torch thinks that a skipped first step was forgotten
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
             self.schedule.step()
         self.counts.skipped_in_a_row = 0 if taken else self.counts.skipped_in_a_row + 1

@@ -124,7 +124,7 @@ def plain_name(name: str) -> str:
 
 
 def split_clip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A CLIP's own tensors, and whatever else stood beside them."""
+    """A CLIP's own tensors, and the other tensors of the checkpoint."""
     roots = ("visual", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
     ours = {k: v for k, v in state.items() if k.split(".")[0] in (*roots, "logit_scale")}
     return ours, {k: v for k, v in state.items() if k not in ours and k not in UNUSED}

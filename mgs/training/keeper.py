@@ -1,4 +1,4 @@
-"""What a fold keeps while it trains, so that a process may die at any moment: progress, the best epoch, the finish."""
+"""Save a fold while it trains, so that its process may die at any moment: progress, the best epoch, the finish."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GB = 1e9
 class Writer:
     """Writes files in a thread, in order, while training continues; a context manager, which waits for the last one.
 
-    A write that failed raises at the next `submit`, at `wait` or on leaving, and none after it is begun.
+    If a write fails, the next `submit` or `wait`, or leaving, raises its error. No write after it is begun.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Writer:
 class Keeper:
     """Keeps one fold's training in its folder; a context manager, which waits for what is being written.
 
-    Making one puts the trainer where an interrupted attempt stopped, on a CPU to the bit.
+    Creating one puts the trainer where an interrupted attempt stopped; on a CPU, to the bit.
     """
 
     def __init__(self, folder: Path, setting: Setting, model: MGS, trainer: Trainer) -> None:
@@ -145,7 +145,7 @@ class Keeper:
         """Record an epoch's figures, `value` deciding whether it is the best so far, and keep it."""
         better = self.history.add(line, value, predictions)
         self.trainer.next_epoch()
-        self.keep()  # before the checkpoint: its weights can be had from here, and not the other way round
+        self.keep()  # before the checkpoint: last.pt can restore the checkpoint, but not the reverse
         if better:
             self.keep_best()
 
@@ -160,7 +160,7 @@ class Keeper:
 def announce_disk(config: Config, backbone: Backbone, folds: Sequence[Fold]) -> str:
     """How much disk these folds will take, in a line; `UserError` where there is less.
 
-    Each fold leaves a checkpoint; one at a time has `last.pt` besides, with its successor while that is written.
+    Each fold leaves a checkpoint. The fold in training also has `last.pt`, and a second one while that is replaced.
     """
     model = MGS(backbone.clip, config.model)
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)

@@ -24,7 +24,8 @@ from mgs.model.fragments import Prompt
 from mgs.model.mgs import Scores
 
 Model = Callable[[Tensor, Sequence[Prompt]], Scores]  # (B, V, 3, S, S) views and B prompts to B scores
-Batch = list[tuple[Tensor, Sample]]  # each sample's picture, uint8 (3, H, W), or what is kept of it halfway, (V, L, W)
+# A sample's tensor is its picture, uint8 (3, H, W); if `Pipeline.halfway` is set, its activations (V, L, W) instead.
+Batch = list[tuple[Tensor, Sample]]
 Item = TypeVar("Item")
 AHEAD = 2  # batches fetched while the device works on another
 EVAL_BATCH = {"cuda": 32, "cpu": 8}  # images scored at once, at least
@@ -32,7 +33,7 @@ EVAL_BATCH = {"cuda": 32, "cpu": 8}  # images scored at once, at least
 
 @dataclass(frozen=True)
 class Pipeline:
-    """From samples to scores; `halfway` reads what is kept of the model's constant half, where it is kept."""
+    """Turns samples into scores. `halfway`, if set, reads a sample's activations after the model's constant half."""
 
     settings: ViewsConfig
     size: int
@@ -44,22 +45,25 @@ class Pipeline:
 
     @classmethod
     def of(cls, config: Config, settings: ViewsConfig, size: int, images: ImageCache) -> Pipeline:
-        """On the device and in the precision of `config`, with views as `settings` say, `size` pixels a side."""
+        """A pipeline on the device and in the precision of `config`; views are as `settings` say, `size` pixels a side.
+
+        Raises `UserError` for a device that is not there.
+        """
         device = choose_device(config.device)
         dtype = choose_precision(config.precision, device)
         return cls(settings, size, device, dtype, images, workers=config.data.workers)
 
     def read(self, sample: Sample) -> Tensor:
-        """What is kept of a sample: its picture, or the model's constant half of it. Decodes what is not kept."""
+        """A sample's tensor, as in `Batch`; a picture that is not kept is decoded. Raises `UserError`."""
         try:
             return self.halfway(sample) if self.halfway else self.images.read(sample.image)
         except BadImage as error:
-            raise UserError(f"{error}; it was whole when this began: put it back") from None
+            raise UserError(f"{error}; it was readable when this began; put it back") from None
 
     def batches(self, samples: Sequence[Sample], size: int) -> Iterator[Batch]:
-        """Batches of `size`, on the device, fetched ahead; a signal that `heed_signals` holds back ends them.
+        """Batches of `size`, on the device, fetched ahead.
 
-        Raises `UserError` for a picture that cannot be read any more.
+        Raises `UserError` for a picture that cannot be read any more, and `Interrupted` after a signal.
         """
 
         def fetch() -> Iterator[Batch]:

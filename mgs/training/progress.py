@@ -37,7 +37,7 @@ class History:
     best_predictions: list[dict[str, Any]] = field(default_factory=list)  # rows of predictions_val.csv
 
     def add(self, line: dict[str, Any], value: float, predictions: pd.DataFrame) -> bool:
-        """Record an epoch; whether it is the best so far. An undefined figure gives way to any."""
+        """Record an epoch; returns whether it is the best so far. Any value replaces an undefined one."""
         self.lines.append(line)
         better = math.isnan(self.best) or value > self.best
         if better:
@@ -52,7 +52,7 @@ class History:
 
 @dataclass(frozen=True)
 class Setting:
-    """What progress belongs to."""
+    """The config, fold, backbone and device that progress belongs to."""
 
     config: Config
     fold: Fold
@@ -73,7 +73,7 @@ class Setting:
 
 
 def copy_progress(setting: Setting, trainer: Trainer, history: History) -> dict[str, Any]:
-    """All that `resume` needs, as tensors on the CPU and plain values, which further training leaves alone."""
+    """All that `resume` needs, as tensors on the CPU and plain values, which further training does not change."""
     content = {
         **setting.describe(),
         "trainer": trainer.state_dict(),
@@ -165,7 +165,7 @@ def refuse_other_progress(path: Path, config: Config, fold: Fold) -> dict[str, A
 
 
 def resume(path: Path, setting: Setting, trainer: Trainer) -> tuple[History, list[str]]:
-    """Put a trainer where an unfinished fold stopped; its history, and what is no longer as it was then.
+    """Put a trainer where an unfinished fold stopped; returns its history, and what has changed since.
 
     Without such a file, the history is empty. Raises `UserError` for progress of other weights, config or data.
     """
