@@ -5,9 +5,16 @@ import sys
 from pathlib import Path
 
 from mgs.errors import exit_on_user_error
-from mgs.recipes.train import main
 
 THEN_TEST = "--then-test"  # of start_training.sh: continue as test.py with the same words
+
+
+def main(words: list[str]) -> None:
+    """Run the recipe; it is imported here, where Ctrl-C is answered already."""
+    from mgs.recipes.train import main as train
+
+    train(words)
+
 
 if __name__ == "__main__":
     words = [word for word in sys.argv[1:] if word != THEN_TEST]

@@ -76,10 +76,11 @@ def load_configs(argv: Sequence[str]) -> list[Config]:
     paths = [find_shipped(Path(file)) for file in files]
     if not paths:
         there = [file for name, file in SHIPPED_CONFIGS.items() if any(Path("data", name).glob("[!.]*"))]
-        if not there:
-            print(DEMO_BANNER, flush=True)
         paths = [find_shipped(file) for file in there or [DEMO_CONFIG]]
-    return [load_config(path, overrides) for path in paths]
+    configs = [load_config(path, overrides) for path in paths]
+    if not files and paths == [find_shipped(DEMO_CONFIG)]:
+        print(DEMO_BANNER, flush=True)
+    return configs
 
 
 def find_shipped(path: Path) -> Path:

@@ -178,7 +178,7 @@ def test_the_command_audits_every_protocol_in_a_folder_and_its_exit_code_tells(p
 def test_a_folder_that_is_not_there_is_an_error_with_a_remedy(tmp_path):
     result = CliRunner().invoke(app, ["audit", str(tmp_path / "nowhere")])
     assert isinstance(result.exception, UserError)
-    assert "no such folder; name a dataset's folder" in str(result.exception)
+    assert "no such folder or file; name a dataset's folder" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from mgs.config_files import load_config
 from mgs.data.datasets import read_table
 from mgs.data.image_cache import ImageCache
 from mgs.data.images import FORMATS, MAX_BYTES, BadImage, read_image
-from mgs.data.splits import find_folds, read_folds
+from mgs.data.splits import find_folds, read_pictures
 from mgs.errors import UserError, exit_on_user_error
 from mgs.evaluation.comparison import read_tested_run
 from mgs.recipes import test as testing
@@ -189,8 +189,9 @@ def test_many_bad_images_are_all_named(tmp_path, capsys):
     for i in range(90):
         (tmp_path / f"{i:03d}.png").write_text(f"picture {i}")
     load = partial(ImageCache(tmp_path).fill, place="none", device=torch.device("cpu"))
+    data = DataConfig(table=str(path), protocol="random-image")
     with pytest.raises(UserError, match=r"^90 bad images: .* and 85 more, all named above; fix them"):
-        read_folds(DataConfig(table=str(path), protocol="random-image"), [1], load=load)
+        read_pictures(find_folds(data, [1]), data, load=load)
     shown = capsys.readouterr().err
     assert all(f"{i:03d}.png" in shown for i in range(90))
 

@@ -65,6 +65,14 @@ def test_climbing_the_gradient_raises_the_score(clip, pictures):
     assert after.item() > before.item()
 
 
+def test_a_sliver_is_refused_as_a_file_of_its_shape_is(clip):
+    metric = create_metric("quality", clip=clip)
+    with pytest.raises(ValueError, match="4000x1 is too thin to enlarge"):
+        metric(torch.zeros(1, 3, 1, 4000))
+    with pytest.raises(ValueError, match="images: a list; give a tensor"):
+        metric([torch.zeros(3, 512, 512)])
+
+
 def test_what_is_no_batch_of_images_is_an_error(clip):
     metric = create_metric("correspondence", clip=clip)
     with pytest.raises(ValueError, match="give floats on 0-1"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -418,6 +419,26 @@ def test_a_failing_machine_is_one_line_and_what_was_trained_goes_on(here, unbrok
 def test_our_own_bugs_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         exit_on_user_error(lambda: 1 / 0)
+
+
+class Thing:
+    """Something to be freed."""
+
+
+def test_a_signal_between_two_folds_is_not_lost(here, monkeypatch):
+    """Python drops an exception that a signal's handler raises while objects are freed, as a fold's model then is."""
+    train_fold, references = training.train_fold, []
+
+    def train_and_free(*args):
+        train_fold(*args)
+        thing = Thing()
+        references.append(weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT)))
+
+    monkeypatch.setattr(training, "train_fold", train_and_free)
+    with pytest.raises(Interrupted):
+        training.main([*WORDS, "train.epochs=1"])
+    assert (here / "runs/own/fold_01/predictions_val.csv").exists()
+    assert not (here / "runs/own/fold_02").exists()
 
 
 def test_the_saved_config_of_a_run_stays_readable(interrupted):

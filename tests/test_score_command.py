@@ -102,15 +102,18 @@ def test_images_that_cannot_be_read_are_counted_and_those_that_a_plugin_reads_ar
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (folder / "more").mkdir()
-    for name in ("a.HEIC", "b.heic", "c.jxl", "d.psd", "notes.txt"):
+    for name in ("a.HEIC", "b.heic", "c.jxl", "d.psd", "f.dds", "notes.txt", "paper.pdf"):
         (folder / "more" / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"no image that can be read \(2 \.heic \(run pip install pillow-heif"):
+    with pytest.raises(
+        UserError, match=r"no image that can be read \(1 \.dds .*, 2 \.heic \(run pip install pillow-heif"
+    ):
         jobs.collect_images(["more"], None)
     (folder / "more" / "e.png").write_bytes((folder / "1.png").read_bytes())
     assert [item.image for item in jobs.collect_images(["more"], None)] == ["more/e.png"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "more: left out 2 .heic (run pip install pillow-heif, or convert to PNG or JPEG), "
+        "more: left out 1 .dds (convert to PNG or JPEG), "
+        "2 .heic (run pip install pillow-heif, or convert to PNG or JPEG), "
         "1 .jxl (run pip install pillow-jxl-plugin, or convert to PNG or JPEG), 1 .psd (convert to PNG or JPEG)"
     )
     monkeypatch.setitem(Image.OPEN, "HEIF", None)  # as where its plugin is registered
@@ -128,7 +131,7 @@ def finish_fold(folder, run, dataset, when):
     os.utime(fold / FINISHED, (when, when))
 
 
-def test_without_a_checkpoint_named_the_newest_that_saw_real_images_scores(folder, monkeypatch):
+def test_without_a_checkpoint_named_the_newest_that_saw_real_images_scores(folder, monkeypatch, capsys):
     drawing = folder / "data" / "demo" / "images" / "1.png"
     (folder / "data/demo/splits/prompt-disjoint").mkdir(parents=True)
     (folder / "data/demo/splits/prompt-disjoint/protocol.json").write_text('{"dataset": "demo"}')
@@ -142,6 +145,20 @@ def test_without_a_checkpoint_named_the_newest_that_saw_real_images_scores(folde
     finish_fold(folder, "new", "custom", 2)
     assert chosen("1.png") == chosen() == "runs/new/fold_01/best.safetensors"
     assert chosen(drawing) == "runs/demo/fold_01/best.safetensors"
+    finish_fold(folder, "broken", "custom", 4)
+    (folder / "runs/broken/fold_01/best.safetensors").write_bytes(b"half")
+    assert chosen("1.png") == "runs/new/fold_01/best.safetensors"
+    assert "passed over: runs/broken/fold_01/best.safetensors: no readable checkpoint" in capsys.readouterr().err
+
+
+def test_a_clip_of_drawings_scores_real_images_only_if_named(folder, monkeypatch):
+    monkeypatch.setattr(scorer_options, "DEFAULT_CLIP", "clip.safetensors")
+    place = folder / "runs" / "toy" / "fold_01"
+    backbone, config = load_backbone("demo"), Config(name="toy")
+    save_checkpoint(place / CHECKPOINT, MGS(backbone.clip, config.model), config, backbone, {"val": {"quality": {}}})
+    (place / FINISHED).touch()
+    assert scorer_options.open_scorer(None, [], [Path("1.png")]).name == "zero-shot clip.safetensors"
+    assert scorer_options.open_scorer(place, [], []).remarks == "its CLIP knows drawings only"
 
 
 def test_where_there_is_nothing_to_score_with_one_line_says_what_to_do(folder, monkeypatch):
@@ -285,7 +302,7 @@ def test_odd_prompts_and_names_come_back_harmless_in_csv_and_as_they_were_elsewh
 
 
 def test_blank_lines_from_stdin_are_no_rows(folder):
-    result = mgs("--table", "-", "--out", "o.csv", stdin="image,prompt\n1.png,x\n\n2.png,y\n\n")
+    result = mgs("--table", "-", "--out", "o.csv", stdin="image,prompt\n 1.png ,x\n\n.\\2.png,y\n\n")
     assert result.exit_code == 0, result.output
     assert len(read((folder / "o.csv").read_text())) == 2
 

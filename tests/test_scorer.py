@@ -1,10 +1,12 @@
 """`Scorer`: the same scores by every door, for every kind of image, alone and in batches."""
 
+import copy
 import dataclasses
 import json
 import math
 import os
 import pickle
+import random
 import runpy
 import shutil
 import warnings
@@ -202,7 +204,8 @@ def test_the_process_around_a_scorer_stays_as_it_is(trained, rounding_host):
     def state():
         flags = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.is_grad_enabled()
         precisions = [part.fp32_precision for part in rounding_host]
-        return list(warnings.filters), precisions, flags, torch.backends.mha.get_fastpath_enabled()
+        numbers = torch.get_rng_state().tolist(), random.getstate()
+        return list(warnings.filters), precisions, flags, numbers, torch.backends.mha.get_fastpath_enabled()
 
     before = state()
     for module in (images, inputs, scorer_module):
@@ -211,6 +214,14 @@ def test_the_process_around_a_scorer_stays_as_it_is(trained, rounding_host):
     scorer.score_many([trained / "0.png"], ["a wall"])
     scorer.explain(trained / "0.png", "a wall")
     assert state() == before
+
+
+def test_a_shallow_copy_is_the_scorer_itself(trained):
+    scorer = Scorer.load(trained / "runs/own")
+    assert copy.copy(scorer) is scorer
+    with pytest.raises(UserError, match=r"batch_size=2\.5: give 1 or more"):
+        scorer.score_stream([], batch_size=2.5)
+    assert scorer.score(trained / "0.png", pd.NA).correspondence is None
 
 
 def make_modes(folder):

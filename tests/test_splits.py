@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mgs.config import DataConfig
 from mgs.data.datasets import read_table
 from mgs.data.samples import Sample
-from mgs.data.splits import Fold, content_sha256, find_folds, make_folds, read_folds, write_folds, write_samples
+from mgs.data.splits import Fold, content_sha256, find_folds, make_folds, read_pictures, write_folds, write_samples
 from mgs.errors import UserError
 from mgs.model.clip_backbone import token_numbers
 from mgs.prompts import clean_prompt, prompt_key
@@ -254,6 +254,9 @@ def test_absent_folds_are_an_error_that_says_which_there_are(own: DataConfig, tm
     with pytest.raises(UserError, match=r"nowhere: no folds of custom there; set data\.table .*README"):
         fold_numbers(with_splits(data, splits=str(tmp_path / "nowhere")), [])
     public = DataConfig(dataset="AGIQA-3K", root=str(tmp_path / "3k"))
+    with pytest.raises(UserError, match=r"3k: no AGIQA-3K there; download it from https://github\.com/.*README"):
+        fold_numbers(public, [])
+    (tmp_path / "3k").mkdir()
     with pytest.raises(
         UserError,
         match=r"splits/published: no folds of AGIQA-3K there; run: .* AGIQA-3K --published FOLDER, or .*README",
@@ -284,6 +287,12 @@ def test_table_that_cannot_be_used_is_an_error(own: DataConfig) -> None:
 def split_rows(values: list[str], column: str = "split") -> str:
     rows = [f"{i}.png,{value},a dog,{i % 5}" for i, value in enumerate(values)]
     return "\n".join([f"image,{column},prompt,quality", *rows])
+
+
+def test_a_division_under_another_name_is_refused_not_drawn_over(own: DataConfig) -> None:
+    Path(str(own.table)).write_text(split_rows(["train"] * 10 + ["val", "test"], "subset"))
+    with pytest.raises(UserError, match=r"column 'subset' says what is train, val and test; call it split to use it"):
+        find_folds(own)
 
 
 def test_the_users_own_division_makes_the_one_fold(own: DataConfig) -> None:
@@ -327,7 +336,7 @@ def test_all_folds_of_a_table_are_drawn_at_once(own: DataConfig, monkeypatch: py
         return read_table(*args)
 
     monkeypatch.setattr("mgs.data.splits.read_table", counted)
-    folds, _ = read_folds(own, [], load=lambda paths: {})
+    folds, _ = read_pictures(find_folds(own), own, load=lambda paths: {})
     assert ([fold.number for fold in folds], len(calls)) == (list(range(1, 11)), 1)
 
 

@@ -96,7 +96,7 @@ def test_the_test_set_guides_nothing(here, monkeypatch):
     # Test samples whose pictures don't exist and whose MOS is another: whoever scores them fails, whoever uses their
     # MOS ends with other weights.
     training.main(["own.yaml", "folds=[1]", "train.epochs=2", "name=a"])
-    read = training.read_folds
+    read = training.read_pictures
     vals = []
 
     def without_test(*args, **options):
@@ -107,7 +107,7 @@ def test_the_test_set_guides_nothing(here, monkeypatch):
         ]
         return [dataclasses.replace(folds[0], test=absent)], skipped
 
-    monkeypatch.setattr(training, "read_folds", without_test)
+    monkeypatch.setattr(training, "read_pictures", without_test)
     training.main(["own.yaml", "folds=[1]", "train.epochs=2", "name=b"])
     one, other = (load_file(here / f"runs/{name}/fold_01/best.safetensors") for name in "ab")
     assert all(torch.equal(one[name], other[name]) for name in one)

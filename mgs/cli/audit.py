@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def audit(
-    place: Annotated[Path, typer.Argument(help="a dataset's folder, such as data/AGIQA-3K, or a config")],
+    place: Annotated[Path, typer.Argument(help="a dataset's folder, such as data/AGIQA-3K, a table, or a config")],
     words: Annotated[list[str] | None, typer.Argument(help="key=value, as for training")] = None,
 ) -> None:
     """Look for leaks, repeated folds, conflicting MOS and damaged images; exit code 1 if there are any."""
@@ -38,8 +38,10 @@ def find_audited(place: Path, words: list[str]) -> list[Config]:
 
     if place.suffix in (".yaml", ".yml"):
         return [load_config(place, words)]
+    if place.is_file():
+        return [load_config(None, [f"data.table={place}", *words])]
     if not place.is_dir():
-        raise UserError(f"{place}: no such folder; name a dataset's folder, or a config that names it")
+        raise UserError(f"{place}: no such folder or file; name a dataset's folder, a table, or a config")
     dataset = place.name if place.name in DATASETS else "custom"
     own = ["name=audit", f"data.root={place}", f"data.dataset={dataset}", *words]
     there = [protocol for protocol in PROTOCOLS if fold_folders(place / "splits" / protocol)]

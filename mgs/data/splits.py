@@ -100,14 +100,13 @@ def make_fold(number: int, protocol: str, subsets: Mapping[str, list[Sample]], p
     return Fold(number, protocol, **subsets, sha256=content_sha256(subsets))
 
 
-def read_folds(
-    data: DataConfig, requested: Sequence[int], *, load: Loader, subsets: Sequence[str] = SUBSETS
+def read_pictures(
+    folds: Sequence[Fold], data: DataConfig, *, load: Loader, subsets: Sequence[str] = SUBSETS
 ) -> tuple[list[Fold], list[str]]:
-    """The requested folds, or all, after `load` has read every picture of `subsets`; and why some were left out.
+    """The folds after `load` has read every picture of `subsets`; and why some pictures were left out.
 
     Pictures that cannot be read raise one `UserError` naming them all, or are left out with `data.on_bad_image: skip`.
     """
-    folds = find_folds(data, requested)
     bad = load(sample.image for fold in folds for subset in subsets for sample in getattr(fold, subset))
     if bad and data.on_bad_image == "error":
         reasons, more = list(bad.values()), ""
@@ -116,9 +115,7 @@ def read_folds(
             reasons, more = reasons[:MOST_NAMED], f" and {len(bad) - MOST_NAMED} more, all named above"
         remedy = "fix them, or leave them out with data.on_bad_image=skip"
         raise UserError(f"{len(bad)} bad images: {'; '.join(reasons)}{more}; {remedy}")
-    if bad:
-        folds = [leave_out(fold, set(bad)) for fold in folds]
-    return folds, list(bad.values())
+    return [leave_out(fold, set(bad)) for fold in folds] if bad else list(folds), list(bad.values())
 
 
 def leave_out(fold: Fold, bad: set[Path]) -> Fold:
@@ -148,6 +145,8 @@ def splits_folder(data: DataConfig) -> Path:
     folder = Path(data.splits) if data.splits else root / "splits" / data.protocol
     if fold_folders(folder):
         return folder
+    if facts.link and not root.is_dir():
+        raise UserError(f"{root}: no {data.dataset} there; download it from {facts.link}; {README}")
     others = [] if data.splits else [name for name in PROTOCOLS if fold_folders(root / "splits" / name)]
     if others:
         remedy = f"there is {' and '.join(others)}: set data.protocol={others[0]}"

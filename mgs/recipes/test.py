@@ -23,7 +23,7 @@ from mgs.data.audit import Finding, audit
 from mgs.data.datasets import facts_of, find_generator
 from mgs.data.image_cache import ImageCache
 from mgs.data.samples import dimensions_of
-from mgs.data.splits import Fold, find_folds, read_folds
+from mgs.data.splits import Fold, find_folds, read_pictures
 from mgs.errors import UserError
 from mgs.evaluation.comparison import read_tested_run, write_comparison
 from mgs.evaluation.journal import read_curves
@@ -166,7 +166,8 @@ def read_test_sets(config: Config) -> TestSets:
     """The folds with their test images read, audited."""
     images = ImageCache(Path(config.data.cache_folder))
     load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
-    folds, skipped = read_folds(config.data, config.folds, load=load, subsets=["test"])
+    folds = find_folds(config.data, config.folds)
+    folds, skipped = read_pictures(folds, config.data, load=load, subsets=["test"])
     notes = [
         f"Note: unreadable images left out of the test sets: {len(skipped)}." if skipped else "",
         DRAWINGS if config.data.dataset == "demo" else "",

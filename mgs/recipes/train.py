@@ -20,13 +20,13 @@ from mgs.data.audit import audit
 from mgs.data.datasets import facts_of
 from mgs.data.demo import write_demo
 from mgs.data.image_cache import ImageCache
-from mgs.data.splits import Fold, read_folds
+from mgs.data.splits import Fold, find_folds, read_pictures
 from mgs.data.views import denormalise
 from mgs.errors import UserError
 from mgs.evaluation.folds import selection_value
 from mgs.evaluation.journal import Journal
 from mgs.files import is_held, locked, remove_unfinished, write_json
-from mgs.interrupts import heed_signals
+from mgs.interrupts import heed_signals, stop_if_interrupted
 from mgs.machine import choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
 from mgs.model.clip_backbone import input_size, load_backbone
 from mgs.model.fragments import Prompt
@@ -63,13 +63,14 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
     finished = [] if config.overwrite else [path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")]
     if finished or kept:
         refuse_other_run(config, config.run_folder / "config.yaml")
-    backbone = load_backbone(config.model.clip)
     if config.data.dataset == "demo" and not (root := Path(config.data.root)).exists():
         with locked(root.with_name(f".{root.name}.lock"), str(root), wait=True):
             if not root.exists():  # another process may have drawn it meanwhile
                 write_demo(root)
+    folds = find_folds(config.data, config.folds)
+    backbone = load_backbone(config.model.clip)  # perhaps a download
     load = partial(images.fill, place=config.data.cache, device=device)
-    folds, skipped = read_folds(config.data, config.folds, load=load)
+    folds, skipped = read_pictures(folds, config.data, load=load)
     if skipped:
         tqdm.write(f"{len(skipped)} unreadable images left out: {'; '.join(skipped)}")
     for finding in audit(folds):
@@ -100,7 +101,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
     Each fold is locked, so that other processes may train other folds of the run at the same time.
     """
     folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
-    with ExitStack() as locks:
+    with heed_signals(), ExitStack() as locks:  # between folds too, where Python may drop an exception
         with locked(config.run_folder / ".lock", str(config.run_folder), wait=True):
             for folder in folders.values():
                 locks.enter_context(lock_fold(folder))
@@ -117,6 +118,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
                 shutil.rmtree(folder, ignore_errors=True)  # an attempt that died before there was anything to keep
             folder.mkdir(parents=True, exist_ok=True)
             train_fold(config, fold, folder, images)
+            stop_if_interrupted()
 
 
 def open_run_folder(config: Config, folders: Sequence[Path]) -> None:
@@ -169,7 +171,7 @@ def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> 
         model.run_block = compile_or_not(model.run_block)
     trainer = Trainer(model, fold.train, config, pipeline)
     keeper = Keeper(folder, Setting(config, fold, backbone, pipeline.device), model, trainer)
-    with heed_signals(), Journal(folder, keeper.history.lines) as journal, keeper:
+    with Journal(folder, keeper.history.lines) as journal, keeper:
         while (epoch := trainer.counts.epoch) <= config.train.epochs:
             progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
             loss = trainer.train_epoch(progress, after_step=keeper.tick)

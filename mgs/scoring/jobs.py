@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mgs.config import DIMENSIONS
-from mgs.data.cells import read_name, to_record
+from mgs.data.cells import to_record
 from mgs.data.image_plugins import PLUGINS
 from mgs.data.images import FORMATS, is_url
 from mgs.data.tables import decode_csv, name_columns, read_header, read_rows, without_blank
@@ -75,7 +75,8 @@ def collect_images(words: Sequence[str], prompt: str | None) -> list[Item]:
             if not found:
                 raise UserError(f"{word}: no file fits this pattern; quote it if the shell changes it")
         else:
-            found = [path]
+            items.append(Item(word, path, prompt))  # as it is written, also if it is a URL
+            continue
         items += [Item(str(p), p, prompt) for p in found]
     return items
 
@@ -118,7 +119,7 @@ def read_items(table: str, folder: Path | None, prompt: str | None) -> list[Item
     items, fence = [], Fence(root)
     for line, cells in rows[1:]:
         record = to_record(header, cells, f"{table}:{line}")
-        name = read_name(record, ("image",), f"{table}:{line}")
+        name = record["image"].strip().replace("\\", "/")  # as in tables to train on
         items.append(Item(name, root / name, record.get("prompt", prompt)))
         if not fence.holds(items[-1].path):
             remedy = "put the files there, or name a folder that holds them all with --images"

@@ -20,6 +20,7 @@ from mgs.safe_text import html_template, plain
 from mgs.scoring.explain import Explanation, Fragment
 
 COLUMNS = 3
+CAPTION_WIDTH = 100  # characters
 CELL = 2.9  # inches
 INK, COUNTED = "#222222", "#d55e00"
 DPI = 110  # of the picture within a page
@@ -48,10 +49,10 @@ def caption(explanation: Explanation) -> list[str]:
     score = explanation.score
     legend = "fragments: brighter is more alike; a dot per patch, filled for the three that counted"
     told = [f"{d} {getattr(score, d):.2f}" for d in DIMENSIONS if getattr(score, d) is not None]
-    lines = [", ".join(told) + ("" if score.status == "ok" else f"  ({score.status})")]
+    lines = [", ".join(told), *([] if score.status == "ok" else [score.status])]
     if explanation.fragments:
-        lines = [*textwrap.wrap(plain(explanation.prompt), 100), *lines, sum_of_parts(explanation), legend]
-    return lines
+        lines = [plain(explanation.prompt), *lines, sum_of_parts(explanation), legend]
+    return [part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH)]
 
 
 def sum_of_parts(explanation: Explanation) -> str:

@@ -1,9 +1,11 @@
-"""What a status says about a prompt: how CLIP will read it. Remarks only; the prompt is scored unchanged."""
+"""What a status says about a prompt, and about the checkpoint. Remarks only; the prompt is scored unchanged."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from mgs.model.clip_backbone import is_too_long
 from mgs.prompts import clean_prompt
@@ -13,6 +15,13 @@ GENERATOR_SYNTAX = re.compile(  # commands of Stable Diffusion's programs, Novel
     r"[(\[][^()\[\]]*[^\d\s()\[\]]\s*:\s*\d{0,3}(?:\.\d{1,4})?\s*[)\]]|\(\(|\[\[|\{\{|<\w+:[^<>]+>|\bembedding:\S"
     r"|(?:^|\s)--[a-z]+\b|::-?\d|\bBREAK\b"
 )
+
+
+def remark_on_checkpoint(metadata: Mapping[str, Any]) -> str:
+    """A remark on a checkpoint whose model knows no real images, by its metadata; "" for others."""
+    if metadata["config"]["data"]["dataset"] == "demo":
+        return "trained on drawings"
+    return "its CLIP knows drawings only" if metadata["backbone"]["name"] == "demo" else ""
 
 
 def remarks_on_prompt(prompt: str | None, context: int) -> list[str]:

@@ -30,13 +30,12 @@ from mgs.model.mgs import MGS
 from mgs.scoring.explain import Explanation, compare_picture, explain_scores
 from mgs.scoring.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, load_or_reason, name_of
 from mgs.scoring.own_process import OwnProcess
-from mgs.scoring.remarks import remarks_on_prompt
+from mgs.scoring.remarks import remark_on_checkpoint, remarks_on_prompt
 from mgs.scoring.score import COLUMNS, OK, Score, failure, raise_failure
 from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint
 from mgs.training.pipeline import EVAL_BATCH, Pipeline
 
 ZERO_SHOT = "zero-shot, never trained on MOS"
-DRAWINGS = "trained on drawings"
 DECODERS = 4  # threads
 
 
@@ -75,7 +74,7 @@ class Scorer(OwnProcess):
         scorer = cls(checkpoint.model, scored, checkpoint.config.views, machine)
         data = checkpoint.config.data
         scorer.prompt_style = data.prompt_style or facts_of(data.dataset).prompt_style
-        scorer.name, scorer.remarks = str(file), DRAWINGS if data.dataset == "demo" else ""
+        scorer.name, scorer.remarks = str(file), remark_on_checkpoint(checkpoint.metadata)
         scorer.fingerprint = file_sha256(file)
         return scorer
 

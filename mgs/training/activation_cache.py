@@ -21,6 +21,7 @@ from mgs.data.image_cache import ACTIVATIONS, ImageCache, has_array, mark_cache,
 from mgs.data.samples import Sample
 from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk
+from mgs.interrupts import stop_if_interrupted
 from mgs.machine import autocast, exact_products
 from mgs.model.mgs import MGS
 from mgs.progress_bar import progress
@@ -81,6 +82,7 @@ def open_activations(
     mark_cache(root)
     tqdm.write(f"frozen half: writing {size} to {cache.folder}; python -m mgs clean removes it")
     for sample in progress(missing, desc="frozen half", unit="image", leave=False):
+        stop_if_interrupted()
         write_array(cache.file(sample), compute(model, sample, pipeline).to(dtype).cpu().numpy())
     return cache
 

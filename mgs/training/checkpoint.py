@@ -177,11 +177,12 @@ def newest_checkpoint(runs: Path, *, of_drawings: bool = False) -> Path | None:
     finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime, reverse=True)
     for file in (mark.with_name(CHECKPOINT) for mark in finished):
         try:
-            dataset = config_of(read_metadata(file)["config"]).data.dataset
+            metadata = read_metadata(file)
         except UserError as error:
             tqdm.write(f"passed over: {error}", file=sys.stderr)
             continue
-        if (dataset == "demo") == of_drawings:
+        drawn = config_of(metadata["config"]).data.dataset == "demo"
+        if drawn if of_drawings else not (drawn or metadata["backbone"]["name"] == "demo"):
             return file
     return None
 
