@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def find_shipped(path: Path) -> Path:
     """The path itself; or, if it is configs/... and does not exist, the shipped config of that name."""
     package = Path(mgs.__file__).parent
     for root in (package, package.parent):
-        if not path.exists() and path.parts[:1] == (CONFIGS,) and (root / path).exists():
+        if not os.path.exists(path) and path.parts[:1] == (CONFIGS,) and os.path.exists(root / path):
             return root / path
     return path
 

@@ -94,8 +94,8 @@ sys.exit(fuzz_doors.main())
     ("damage", "name"),
     [
         ("raise KeyError('x')", "KeyError-elsewhere"),
-        ("from mgs.data.images import BadImage; raise BadImage('one\\ntwo')", "lines-elsewhere"),
-        ("from mgs.data.images import BadImage; raise BadImage('x' * 2000)", "long-elsewhere"),
+        ("from mgs.data.images import BadImage; e = BadImage(''); e.args = ('one\\ntwo',); raise e", "lines-elsewhere"),
+        ("from mgs.data.images import BadImage; e = BadImage(''); e.args = ('x' * 2000,); raise e", "long-elsewhere"),
         ("os.abort()", "crash-"),
         ("time.sleep(60)", "timeout-"),
     ],
