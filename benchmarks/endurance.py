@@ -28,7 +28,7 @@ from PIL import Image
 from scipy.stats import theilslopes
 from tqdm import tqdm
 
-from mgs.data.demo import write_demo
+from mgs.demo.write import write_demo
 from mgs.errors import exit_on_user_error
 from mgs.recipes import train
 from mgs.training.progress import read_progress

@@ -16,11 +16,11 @@ from scipy import stats
 from tqdm import tqdm
 
 from mgs import Scorer
-from mgs.data.demo_generators import Damage, as_asked, draw, places
-from mgs.data.demo_prompts import sample_content, with_article
-from mgs.data.views import PATCH_PIXELS
-from mgs.model.mgs import TOP_PATCHES
-from mgs.scoring.explain import Explanation
+from mgs.demo.generators import Damage, as_asked, draw, places
+from mgs.demo.prompts import sample_content, with_article
+from mgs.images.cuts import PATCH_PIXELS
+from mgs.methods.mgs import TOP_PATCHES
+from mgs.scoring.explanation import Explanation
 
 PATCHES = 9
 

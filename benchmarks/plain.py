@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mgs.model.clip_backbone import Clip, token_numbers
-from mgs.model.encoders import finish_texts, finish_views, start_texts, start_views
-from mgs.model.fragments import Prompt, split_prompt
-from mgs.model.mgs import Scores
-from mgs.model.templates import sentences
+from mgs.backbones.openai import Clip, token_numbers
+from mgs.backbones.towers import finish_texts, finish_views, start_texts, start_views
+from mgs.dimensions import Prompt
+from mgs.methods.fragments import split_prompt
+from mgs.methods.mgs import Scores
+from mgs.methods.templates import sentences
 from mgs.prompts import clean_prompt
 
 CONTEXT = 77
@@ -60,7 +61,7 @@ class Way:
 
 
 class Plain(nn.Module):
-    """Drives like `mgs.model.mgs.MGS`: (B, V, 3, S, S) views and B prompts to `Scores`, at the paper's settings."""
+    """Drives like `mgs.methods.mgs.MGS`: (B, V, 3, S, S) views and B prompts to `Scores`, at the paper's settings."""
 
     def __init__(self, clip: Clip, alpha: nn.Parameter, way: Way | None = None) -> None:
         super().__init__()

@@ -23,19 +23,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain import Plain, Way, lean_views, short_texts
+from mgs.backbones.freezing import freeze
+from mgs.backbones.openai import Clip, input_size, load_backbone, openai_clip
 from mgs.config import Config, Precision
-from mgs.data.datasets import read_table
-from mgs.data.image_cache import ImageCache
-from mgs.data.samples import Sample
+from mgs.datasets.read_table import read_table
+from mgs.datasets.samples import Sample
+from mgs.engine.engine import Batch, Pipeline
+from mgs.engine.halves import open_activations
 from mgs.errors import UserError, exit_on_user_error
 from mgs.files import write_json
+from mgs.images.cache import ImageCache
 from mgs.machine import compile_or_not, environment, keep_freed_memory, set_seed
-from mgs.model.clip_backbone import Clip, input_size, load_backbone, openai_clip
-from mgs.model.freezing import freeze
-from mgs.model.mgs import MGS
-from mgs.training.activation_cache import open_activations
-from mgs.training.engine import Trainer
-from mgs.training.pipeline import Batch, Pipeline
+from mgs.methods.mgs import MGS
+from mgs.training.trainer import Trainer
 
 VIT_B_16 = (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)  # the arguments of openai-clip's CLIP
 WAYS = {  # each with the savings of those above it

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
+from mgs.dimensions import MOS_MAX
+
 ImagePlace = Literal["auto", "ram", "disk", "gpu", "none"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 NOT_THE_RUN = (
@@ -26,7 +27,6 @@ NOT_THE_RUN = (
     "train.save_minutes",
     "overwrite",
 )  # may change between two calls for the same run
-MOS_MAX = 5.0  # scores and MOS live on 0-5, higher is better
 
 
 @dataclass

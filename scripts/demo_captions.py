@@ -12,9 +12,9 @@ from itertools import product
 
 import numpy as np
 
-from mgs.data.demo_drawing import SIDE
-from mgs.data.demo_generators import Damage
-from mgs.data.demo_prompts import (
+from mgs.demo.drawing import SIDE
+from mgs.demo.generators import Damage
+from mgs.demo.prompts import (
     BACKGROUNDS,
     COLOURS,
     LIGHTS,
@@ -26,8 +26,8 @@ from mgs.data.demo_prompts import (
     with_article,
     write_prompt,
 )  # fmt: skip
-from mgs.data.views import PATCH_PIXELS
-from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS, sentences
+from mgs.images.cuts import PATCH_PIXELS
+from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS, sentences
 
 PART = "pretraining"  # of the drawn world
 LOOKS = {

@@ -17,15 +17,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
+from mgs.backbones.openai import input_size
+from mgs.backbones.towers import finish_views, start_views
 from mgs.config_files import load_config
-from mgs.data.images import read_image
-from mgs.data.views import PATCH_PIXELS, make_views, windows
+from mgs.dimensions import Prompt
 from mgs.errors import exit_on_user_error
-from mgs.model.clip_backbone import input_size
-from mgs.model.encoders import finish_views, start_views
-from mgs.model.fragments import Prompt, split_prompt
-from mgs.model.mgs import MGS, TOP_PATCHES
-from mgs.model.templates import AUTHENTICITY_AXIS, AUTHENTICITY_WORDS, QUALITY_AXIS, QUALITY_WORDS, joint_probability
+from mgs.images.cuts import PATCH_PIXELS, make_views, windows
+from mgs.images.decode import read_image
+from mgs.methods.fragments import split_prompt
+from mgs.methods.mgs import MGS, TOP_PATCHES
+from mgs.methods.templates import AUTHENTICITY_AXIS, AUTHENTICITY_WORDS, QUALITY_AXIS, QUALITY_WORDS, joint_probability
 from mgs.prompts import clean_prompt
 from mgs.training.checkpoint import CHECKPOINT, fold_folder, load_checkpoint
 

@@ -32,10 +32,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
-from mgs.data import demo_generators as generators
-from mgs.data.demo_prompts import STYLES, sample_content, write_prompt
-from mgs.data.views import CLIP_MEAN, CLIP_STD, make_views, windows
+from mgs.demo import generators as generators
+from mgs.demo.prompts import STYLES, sample_content, write_prompt
 from mgs.files import whole_file
+from mgs.images.cuts import CLIP_MEAN, CLIP_STD, make_views, windows
 from mgs.machine import set_seed
 from scripts.demo_captions import FACTS, LEVEL_SENTENCES, PART, View, caption, contradict, describe
 

@@ -10,8 +10,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
-from mgs.evaluation import journal, report
-from mgs.model.clip_backbone import openai_clip
+from mgs.backbones.openai import openai_clip
+from mgs.evaluation import report
+from mgs.training import log
 
 torch.set_num_threads(1)  # the towers here are tiny: waiting for a second thread costs more than it brings
 IMAGES = 30  # of the set that `own_set` makes
@@ -99,7 +100,7 @@ def skip_plots(patch):
     """Have training and testing draw nothing, which is most of the time that a small run takes."""
     patch.setattr(SummaryWriter, "add_figure", lambda *args, **options: None)
     for name in ("draw_scatter", "draw_views"):
-        patch.setattr(journal, name, lambda *args: None)
+        patch.setattr(log, name, lambda *args: None)
     patch.setattr(report, "draw_sections", lambda *args: {})
     patch.setattr(report, "choose_gallery", lambda *args: {})
 

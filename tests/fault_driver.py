@@ -17,8 +17,8 @@ sys.path.insert(0, str(REPOSITORY))
 import pytest  # noqa: E402
 from conftest import skip_plots  # noqa: E402
 
+from mgs.backbones.openai import openai_clip  # noqa: E402
 from mgs.errors import exit_on_user_error  # noqa: E402
-from mgs.model.clip_backbone import openai_clip  # noqa: E402
 from mgs.recipes import train  # noqa: E402
 
 

@@ -52,8 +52,8 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
     from PIL import Image
 
     from mgs.config import DataConfig
-    from mgs.data.datasets import read_table, to_samples
-    from mgs.data.tables import decode_csv, without_blank
+    from mgs.datasets.read_table import read_table, to_samples
+    from mgs.datasets.tables import decode_csv, without_blank
     from mgs.scoring.jobs import read_items
 
     for name in ("a.png", "deep/b.png", "glide_1.png"):
@@ -130,9 +130,9 @@ def open_checkpoint(folder: Path) -> tuple[list[Call], list[bytes]]:
     import torch
     from safetensors.torch import save
 
+    from mgs.backbones.openai import Backbone, load_backbone, openai_clip
     from mgs.config import Config, ModelConfig
-    from mgs.model.clip_backbone import Backbone, load_backbone, openai_clip
-    from mgs.model.mgs import MGS
+    from mgs.methods.mgs import MGS
     from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint
     from mgs.training.import_original import read_original
 
@@ -219,7 +219,7 @@ def open_image(folder: Path) -> tuple[list[Call], list[bytes]]:
     """Pictures. Pillow's Python is instrumented; its decoders in C are not, and run all the same."""
     from PIL import Image
 
-    from mgs.data import images
+    from mgs.images import decode as images
 
     # what is above these limits is refused or below them enlarged just as with the real ones, but sooner
     images.MAX_PIXELS, images.MIN_SIDE = 1 << 20, 16
@@ -269,8 +269,8 @@ DOORS = {
 
 def problem_of(call: Call, data: bytes) -> tuple[str, str] | None:
     """The kind of finding that an input is, with its place in our code, and the traceback; None where all is well."""
-    from mgs.data.images import BadImage
     from mgs.errors import UserError
+    from mgs.images.decode import BadImage
 
     try:
         call(data)

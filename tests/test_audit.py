@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mgs.cli import app
 from mgs.config import DataConfig
-from mgs.data.audit import audit_dataset
+from mgs.datasets.audit import audit_dataset
 from mgs.errors import UserError
 
 FOLDS, PER_SUBSET = 2, {"train": 6, "val": 2, "test": 3}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mgs.data.images import read_image, to_tensor
-from mgs.scoring.onnx_scorer import read_pixels
+from mgs.images.decode import read_image, to_tensor
+from mgs.scoring.onnx.scorer import read_pixels
 
 # the primaries in CIE XYZ, adapted to D50: columns red, green, blue
 ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])

@@ -11,7 +11,8 @@ import openpyxl
 import pytest
 
 from mgs.config import DataConfig
-from mgs.data.datasets import DATASETS, read_table
+from mgs.datasets.facts import DATASETS
+from mgs.datasets.read_table import read_table
 from mgs.errors import UserError
 from mgs.scoring.jobs import read_items
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from mgs.data.demo import SIZES, rate, write_demo
-from mgs.data.demo_generators import (
+from mgs.backbones.openai import load_backbone
+from mgs.demo.generators import (
     AUTHENTICITY_DAMAGES,
     GENERATORS,
     QUALITY_DAMAGES,
@@ -27,7 +27,7 @@ from mgs.data.demo_generators import (
     sample_damage,
     true_correspondence,
 )
-from mgs.data.demo_prompts import (
+from mgs.demo.prompts import (
     BACKGROUNDS,
     COLOURS,
     OBJECTS,
@@ -38,9 +38,9 @@ from mgs.data.demo_prompts import (
     sample_content,
     write_prompt,
 )
-from mgs.data.views import make_views
+from mgs.demo.write import SIZES, rate, write_demo
 from mgs.errors import UserError
-from mgs.model.clip_backbone import load_backbone
+from mgs.images.cuts import make_views
 from scripts.demo_captions import FACTS, caption, contradict, describe
 
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
@@ -203,7 +203,7 @@ def test_a_killed_run_leaves_no_half_dataset(tmp_path: Path, monkeypatch: pytest
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mgs.data.demo.write_json", fail)
+    monkeypatch.setattr("mgs.demo.write.write_json", fail)
     with pytest.raises(KeyboardInterrupt):
         write_demo(tmp_path / "demo", sizes={"train": 3, "val": 3, "test": 3})
     assert list(tmp_path.iterdir()) == []

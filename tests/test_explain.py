@@ -9,14 +9,14 @@ import torch
 from typer.testing import CliRunner
 
 from mgs import Scorer
+from mgs.backbones.openai import load_backbone
 from mgs.cli import app
 from mgs.config import Config, ModelConfig, ViewsConfig
 from mgs.errors import UserError
-from mgs.model.clip_backbone import load_backbone
-from mgs.model.mgs import MGS
-from mgs.model.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
+from mgs.methods.mgs import MGS
+from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.scoring import scorer as scorer_module
-from mgs.scoring.pictures import heatmap, save_explanation
+from mgs.scoring.draw_explanation import heatmap, save_explanation
 
 
 @pytest.fixture(scope="module")

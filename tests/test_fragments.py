@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgs.model.fragments import STYLES, split_prompt
+from mgs.methods.fragments import STYLES, split_prompt
 from mgs.prompts import clean_prompt
 
 

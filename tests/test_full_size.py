@@ -10,13 +10,13 @@ import torch
 from conftest import random_clip
 
 from mgs.config import Config
-from mgs.data.image_cache import ImageCache
-from mgs.data.samples import Sample
+from mgs.datasets.samples import Sample
+from mgs.dimensions import Prompt
+from mgs.engine.engine import Pipeline
+from mgs.images.cache import ImageCache
 from mgs.machine import compile_or_not
-from mgs.model.fragments import Prompt
-from mgs.model.mgs import MGS
-from mgs.training.engine import Trainer
-from mgs.training.pipeline import Pipeline
+from mgs.methods.mgs import MGS
+from mgs.training.trainer import Trainer
 
 FULL = {"size": 224, "width": 768, "layers": 12, "embed": 512, "text_width": 512, "text_layers": 12}
 

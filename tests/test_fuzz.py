@@ -20,8 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mgs.data import images
-from mgs.model.weights import read_torchscript
+from mgs.backbones.weights import read_torchscript
+from mgs.images import decode as images
 
 TESTS = Path(__file__).parent
 SECONDS = 15
@@ -94,8 +94,11 @@ sys.exit(fuzz_doors.main())
     ("damage", "name"),
     [
         ("raise KeyError('x')", "KeyError-elsewhere"),
-        ("from mgs.data.images import BadImage; e = BadImage(''); e.args = ('one\\ntwo',); raise e", "lines-elsewhere"),
-        ("from mgs.data.images import BadImage; e = BadImage(''); e.args = ('x' * 2000,); raise e", "long-elsewhere"),
+        (
+            "from mgs.images.decode import BadImage; e = BadImage(''); e.args = ('one\\ntwo',); raise e",
+            "lines-elsewhere",
+        ),
+        ("from mgs.images.decode import BadImage; e = BadImage(''); e.args = ('x' * 2000,); raise e", "long-elsewhere"),
         ("os.abort()", "crash-"),
         ("time.sleep(60)", "timeout-"),
     ],
@@ -211,7 +214,7 @@ def test_a_small_file_of_empty_tensors_does_not_have_a_huge_clip_built(tmp_path)
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"  # a failing test must not fill the machine
         "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
-        "from mgs.model.clip_backbone import load_backbone\nfrom mgs.errors import UserError\n"
+        "from mgs.backbones.openai import load_backbone\nfrom mgs.errors import UserError\n"
         "for path in sys.argv[1:]:\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "    try: load_backbone(path)\n    except UserError: pass\n"

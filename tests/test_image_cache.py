@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mgs.data import image_cache as module
-from mgs.data.image_cache import ImageCache, Room, remove_cache
-from mgs.data.images import read_image
 from mgs.errors import UserError
+from mgs.images import cache as module
+from mgs.images.cache import ImageCache, Room, remove_cache
+from mgs.images.decode import read_image
 
 CPU = torch.device("cpu")
 PLACES = ["auto", "ram", "disk", "none"]

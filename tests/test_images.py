@@ -13,8 +13,8 @@ import torch
 from PIL import Image, features
 from PIL.PngImagePlugin import PngImageFile
 
-from mgs.data.images import BadImage, read_image
-from mgs.data.views import make_views
+from mgs.images.cuts import make_views
+from mgs.images.decode import BadImage, read_image
 
 SIDE = 600  # above 512, so that nothing is enlarged
 

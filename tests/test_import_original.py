@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from mgs import Scorer
 from mgs.cli import app
+from mgs.dimensions import Prompt
 from mgs.errors import UserError
-from mgs.model.fragments import Prompt
 from mgs.training.checkpoint import read_metadata
 from mgs.training.import_original import import_original
 

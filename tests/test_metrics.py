@@ -7,7 +7,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from mgs.evaluation.folds import find_repeats, mean_interval, measure_folds, selection_value, summarise_folds
 from mgs.evaluation.metrics import (
     METRICS,
     fit_logistic,
@@ -22,6 +21,7 @@ from mgs.evaluation.metrics import (
     srcc,
     srcc_interval,
 )
+from mgs.evaluation.per_fold import find_repeats, mean_interval, measure_folds, selection_value, summarise_folds
 
 PREDICTION = [1.0, 2.0, 3.0, 4.0]
 MOS = [1.0, 3.0, 2.0, 5.0]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import random_clip
 
+from mgs.backbones.openai import token_numbers
 from mgs.config import ModelConfig
-from mgs.data.views import make_views
-from mgs.model.clip_backbone import token_numbers
-from mgs.model.fragments import Prompt
-from mgs.model.mgs import MGS, find_truncated
+from mgs.dimensions import Prompt
+from mgs.images.cuts import make_views
+from mgs.methods.mgs import MGS, find_truncated
 
 PROMPTS = [
     Prompt("cat, driving car, wild, anime style", "keywords"),

@@ -10,11 +10,13 @@ import openpyxl
 import pytest
 from scipy.io import savemat
 
-from mgs.config import DIMENSIONS, DataConfig
-from mgs.data import splits
-from mgs.data.datasets import DATASETS, read_table
-from mgs.data.prepare import prepare, read_official
-from mgs.data.splits import find_folds
+from mgs.config import DataConfig
+from mgs.datasets import folds as splits
+from mgs.datasets.facts import DATASETS
+from mgs.datasets.folds import find_folds
+from mgs.datasets.prepare import prepare, read_official
+from mgs.datasets.read_table import read_table
+from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mgs.config import Config, config_of, find_impossible_values, flat_config
 from mgs.config_files import load_config, save_config
-from mgs.data.tables import decode_csv, read_rows, write_table
+from mgs.datasets.tables import decode_csv, read_rows, write_table
 from mgs.errors import UserError
-from mgs.model.fragments import STYLES, split_prompt
-from mgs.model.templates import read_levels
+from mgs.methods.fragments import STYLES, split_prompt
+from mgs.methods.templates import read_levels
 
 PATH = Path("any.csv")
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

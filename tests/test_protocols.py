@@ -9,7 +9,7 @@ import pytest
 from conftest import skip_plots
 
 from mgs.config_files import load_config
-from mgs.data.splits import find_folds
+from mgs.datasets.folds import find_folds
 from mgs.errors import UserError
 from mgs.recipes import test as testing
 from mgs.recipes import train as training

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from mgs.cli import app
 from mgs.config import DataConfig
-from mgs.data.published import place_published
-from mgs.data.splits import find_folds
+from mgs.datasets.folds import find_folds
+from mgs.datasets.published import place_published
 from mgs.errors import UserError
 
 

@@ -12,8 +12,8 @@ from conftest import skip_plots
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mgs.evaluation.folds import measure_folds, summarise_folds
 from mgs.evaluation.page import Picture, order_images
+from mgs.evaluation.per_fold import measure_folds, summarise_folds
 from mgs.evaluation.plots import bin_lengths, draw_calibration
 from mgs.evaluation.report import Background, Protocol, write_report
 from mgs.evaluation.tables import MISSING, Table, literature_table, published_results, to_latex, to_markdown

@@ -21,15 +21,15 @@ from tqdm import tqdm
 
 from mgs.config import NOT_THE_RUN, Config, flat_config
 from mgs.config_files import load_config, save_config
-from mgs.data.image_cache import ImageCache
+from mgs.engine.engine import Pipeline
 from mgs.errors import UserError, exit_on_user_error, explain_failure
 from mgs.files import UNFINISHED, locked, whole_file
+from mgs.images.cache import ImageCache
 from mgs.interrupts import Interrupted, heed_signals
 from mgs.recipes import train as training
-from mgs.training import keeper, progress
-from mgs.training.engine import Trainer
-from mgs.training.pipeline import Pipeline
+from mgs.training import progress, saving
 from mgs.training.progress import read_progress
+from mgs.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).parents[1]
 WORDS = ["own.yaml", "train.batch_size=4"]  # 21 train images a fold: six steps an epoch, three epochs, two folds
@@ -100,7 +100,7 @@ def die_at(monkeypatch, moment, error=Killed):
     monkeypatch.setattr(Trainer, "step", counted(Trainer.step, before=False))
     monkeypatch.setattr(Pipeline, "score", counted(Pipeline.score))
     monkeypatch.setattr(progress, "whole_file", counted(whole_file))
-    monkeypatch.setattr(keeper, "whole_file", counted(whole_file))
+    monkeypatch.setattr(saving, "whole_file", counted(whole_file))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_progress_that_is_damaged_or_foreign_is_one_line_with_the_remedy(interru
 
 def test_the_best_epochs_checkpoint_is_made_again_where_only_progress_was_written(here, unbroken, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(keeper, "write_checkpoint", lambda *args: (_ for _ in ()).throw(Killed))
+        patch.setattr(saving, "write_checkpoint", lambda *args: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             training.main(ONE)
     folder = here / "runs/own/fold_01"
@@ -348,11 +348,11 @@ def test_disk_is_announced_as_much_as_is_used_and_too_little_stops_before_traini
         write(path, content)
         most = max(most, sum(file.stat().st_size for file in path.parent.iterdir()))
 
-    monkeypatch.setattr(keeper, "write_progress", watch)
+    monkeypatch.setattr(saving, "write_progress", watch)
     training.main(ONE)
     announced = float(capsys.readouterr().out.split("disk: ")[1].split(" GB")[0]) * 1e9
     assert most < announced < 3 * most
-    monkeypatch.setattr(keeper, "free_disk", lambda folder: 1000)
+    monkeypatch.setattr(saving, "free_disk", lambda folder: 1000)
     with pytest.raises(UserError, match=r"runs/full: disk: .* 0\.0 GB free; make room"):
         training.main([*WORDS, "name=full"])
     assert not (here / "runs/full").exists()

@@ -17,17 +17,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mgs.backbones.openai import load_backbone
 from mgs.cli import app, scorer_options
 from mgs.config import Config, DataConfig
+from mgs.engine.engine import Pipeline
 from mgs.errors import UserError
 from mgs.files import locked
-from mgs.model.clip_backbone import load_backbone
-from mgs.model.mgs import MGS
+from mgs.methods.mgs import MGS
 from mgs.scoring import jobs
 from mgs.scoring.score import COLUMNS
 from mgs.scoring.scorer import Scorer
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, save_checkpoint
-from mgs.training.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[1]
 

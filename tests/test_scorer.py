@@ -23,14 +23,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mgs import Scorer
-from mgs.data import images
+from mgs.engine.engine import Pipeline
 from mgs.errors import UserError
+from mgs.images import decode as images
+from mgs.images import inputs
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
-from mgs.scoring import inputs
 from mgs.scoring import scorer as scorer_module
-from mgs.scoring.remarks import remarks_on_prompt
-from mgs.training.pipeline import Pipeline
+from mgs.scoring.wording import remarks_on_prompt
 
 DIMENSIONS = ["quality", "correspondence"]
 

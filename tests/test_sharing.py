@@ -15,14 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mgs import Scorer
+from mgs.backbones.openai import load_backbone
 from mgs.cli import app
-from mgs.config import DIMENSIONS, Config, ModelConfig, ViewsConfig
+from mgs.config import Config, ModelConfig, ViewsConfig
+from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
-from mgs.model.clip_backbone import load_backbone
-from mgs.model.mgs import MGS
+from mgs.methods.mgs import MGS
 from mgs.scoring import doctor
-from mgs.scoring.export import PARITY, check_parity, export
-from mgs.scoring.onnx_scorer import VOCABULARY, OnnxScorer
+from mgs.scoring.onnx.export import PARITY, check_parity, export
+from mgs.scoring.onnx.scorer import VOCABULARY, OnnxScorer
 from mgs.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,7 @@ def test_a_damaged_export_is_refused(scorer, exported, own_set, tmp_path):
 def test_scoring_an_export_needs_no_torch(scorer, exported, own_set):
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from mgs.scoring.onnx_scorer import main\n"
+        "from mgs.scoring.onnx.scorer import main\n"
         f"main([{str(exported)!r}, {str(own_set / '3.png')!r}, '--prompt', {PROMPTS[1]!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

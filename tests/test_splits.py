@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgs.backbones.openai import token_numbers
 from mgs.config import DataConfig
-from mgs.data.datasets import read_table
-from mgs.data.samples import Sample
-from mgs.data.splits import Fold, content_sha256, find_folds, make_folds, read_pictures, write_folds, write_samples
+from mgs.datasets.folds import Fold, content_sha256, find_folds, make_folds, read_pictures, write_folds, write_samples
+from mgs.datasets.read_table import read_table
+from mgs.datasets.samples import Sample
 from mgs.errors import UserError
-from mgs.model.clip_backbone import token_numbers
 from mgs.prompts import clean_prompt, prompt_key
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -335,7 +335,7 @@ def test_all_folds_of_a_table_are_drawn_at_once(own: DataConfig, monkeypatch: py
         calls.append(1)
         return read_table(*args)
 
-    monkeypatch.setattr("mgs.data.splits.read_table", counted)
+    monkeypatch.setattr("mgs.datasets.folds.read_table", counted)
     folds, _ = read_pictures(find_folds(own), own, load=lambda paths: {})
     assert ([fold.number for fold in folds], len(calls)) == (list(range(1, 11)), 1)
 

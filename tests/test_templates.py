@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mgs.model.templates import LEVELS, joint_probability, read_levels, sentences
+from mgs.methods.templates import LEVELS, joint_probability, read_levels, sentences
 
 ONE = torch.tensor(1.0)
 SHARP = torch.tensor(200.0)  # turns the softmax into a choice

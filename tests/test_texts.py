@@ -5,10 +5,10 @@ import torch
 from conftest import random_clip
 
 from benchmarks.plain import plain_texts
+from mgs.backbones import texts as module
+from mgs.backbones.texts import TextEncoder
 from mgs.config import ModelConfig
-from mgs.model import texts as module
-from mgs.model.mgs import MGS
-from mgs.model.texts import TextEncoder
+from mgs.methods.mgs import MGS
 
 
 @pytest.fixture

@@ -17,27 +17,27 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mgs.backbones.openai import Backbone, load_backbone
 from mgs.config import Config, ModelConfig, TrainConfig, ViewsConfig
 from mgs.config_files import load_config
-from mgs.data import image_cache
-from mgs.data.image_cache import ImageCache, write_array
-from mgs.data.images import read_image
-from mgs.data.samples import Sample
-from mgs.data.splits import find_folds
-from mgs.data.views import make_views
+from mgs.datasets.folds import find_folds
+from mgs.datasets.samples import Sample
+from mgs.engine.engine import Pipeline, ahead, epoch_order
+from mgs.engine.halves import ActivationCache
 from mgs.errors import UserError
 from mgs.evaluation.metrics import measure
+from mgs.images import cache
+from mgs.images.cache import ImageCache, write_array
+from mgs.images.cuts import make_views
+from mgs.images.decode import read_image
 from mgs.machine import compile_or_not
-from mgs.model.clip_backbone import Backbone, load_backbone
-from mgs.model.mgs import MGS, Scores
+from mgs.methods.mgs import MGS, Scores
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
 from mgs.training import checkpoint
-from mgs.training.activation_cache import ActivationCache
 from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint, save_checkpoint
-from mgs.training.engine import Trainer, make_optimizer, sum_of_errors
-from mgs.training.keeper import Writer
-from mgs.training.pipeline import Pipeline, ahead, epoch_order
+from mgs.training.saving import Writer
+from mgs.training.trainer import Trainer, make_optimizer, sum_of_errors
 
 
 @pytest.mark.plots
@@ -372,7 +372,7 @@ def test_batches_come_in_order_however_many_threads_read_and_what_is_kept_is_not
     images = ImageCache(tmp_path)
     images.fill([sample.image for sample in samples[:5]], "ram", torch.device("cpu"))
     read = []
-    monkeypatch.setattr(image_cache, "read_image", lambda path: read.append(path.name) or read_image(path))
+    monkeypatch.setattr(cache, "read_image", lambda path: read.append(path.name) or read_image(path))
     pipeline = dataclasses.replace(pipeline_of(8), images=images, workers=workers)
     batches = list(pipeline.batches(samples, 3))
     assert [[sample.name for _, sample in batch] for batch in batches] == [

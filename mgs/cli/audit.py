@@ -18,7 +18,7 @@ def audit(
     words: Annotated[list[str] | None, typer.Argument(help="key=value, as for training")] = None,
 ) -> None:
     """Look for leaks, repeated folds, conflicting MOS and damaged images; exit code 1 if there are any."""
-    from mgs.data.audit import audit_dataset
+    from mgs.datasets.audit import audit_dataset
 
     findings = []
     for config in find_audited(place, words or []):
@@ -33,8 +33,8 @@ def audit(
 def find_audited(place: Path, words: list[str]) -> list[Config]:
     """The config named, or one for every protocol that the folder has folds for."""
     from mgs.config_files import load_config
-    from mgs.data.datasets import DATASETS
-    from mgs.data.splits import PROTOCOLS, fold_folders
+    from mgs.datasets.facts import DATASETS
+    from mgs.datasets.folds import PROTOCOLS, fold_folders
 
     if place.suffix in (".yaml", ".yml"):
         return [load_config(place, words)]

@@ -12,7 +12,7 @@ def clean(
     folder: Annotated[Path, typer.Argument(help="what data.cache_folder says")] = Path("data/.cache"),
 ) -> None:
     """Remove the decoded images and activations that training keeps on disk; they are made again when needed."""
-    from mgs.data.image_cache import remove_cache
+    from mgs.images.cache import remove_cache
 
     if not folder.is_dir():
         print(f"{folder}: no such folder, so there is nothing to remove")

@@ -13,7 +13,7 @@ def demo_data(
     seed: Annotated[int, typer.Option(min=0, help="decides the drawings")] = 7,
 ) -> None:
     """Draw the demo's pictures, prompts and MOS."""
-    from mgs.data.demo import write_demo
+    from mgs.demo.write import write_demo
 
     write_demo(root, seed=seed)
     print(f"drawn: {root}")

@@ -17,7 +17,7 @@ def export(
     checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
 ) -> None:
     """Export a checkpoint to ONNX, to score with onnxruntime alone."""
-    from mgs.scoring.export import check_parity, export
+    from mgs.scoring.onnx.export import check_parity, export
 
     scorer = open_scorer(checkpoint, ["device=cpu", "precision=fp32"], images or [])
     export(scorer, folder)
@@ -25,4 +25,4 @@ def export(
     if images:
         worst = check_parity(scorer, folder, [(path, prompt) for path in images])
         print(f"scores of {len(images)} images: off by {worst:.2g} at most")
-    print(f"try it without torch: python -m mgs.scoring.onnx_scorer {folder} IMAGE --prompt TEXT")
+    print(f"try it without torch: python -m mgs.scoring.onnx.scorer {folder} IMAGE --prompt TEXT")

@@ -18,9 +18,9 @@ def prepare(
     published: Annotated[Path | None, typer.Option(help="a folder of ten published folds to check and link")] = None,
 ) -> None:
     """Turn a dataset's official download into one table and ten folds, or put published folds in their place."""
-    from mgs.data.datasets import facts_of
-    from mgs.data.prepare import prepare as prepare_dataset
-    from mgs.data.published import place_published
+    from mgs.datasets.facts import facts_of
+    from mgs.datasets.prepare import prepare as prepare_dataset
+    from mgs.datasets.published import place_published
 
     if published and not (protocol is None and seed is None):
         raise UserError("--published: takes folds as they are; leave out --protocol and --seed")

@@ -29,9 +29,9 @@ def open_scorer(
     clip: str | None = None,
 ) -> Scorer:
     """The scorer that the options name; where they name none, `choose_checkpoint`'s, else a bare CLIP."""
+    from mgs.backbones.openai import load_backbone
     from mgs.config_files import load_config
     from mgs.machine import keep_freed_memory
-    from mgs.model.clip_backbone import load_backbone
     from mgs.scoring.scorer import Scorer
 
     zero_shot = zero_shot or clip is not None
@@ -63,7 +63,7 @@ def open_scorer(
 
 def choose_checkpoint(runs: Path, images: Sequence[Path]) -> Path | None:
     """The newest checkpoint that was trained on real images; if all images are the demo's, the demo's is preferred."""
-    from mgs.data.demo import is_drawing
+    from mgs.demo.write import is_drawing
     from mgs.training.checkpoint import newest_checkpoint
 
     drawn = bool(images) and all(map(is_drawing, images))

@@ -15,9 +15,9 @@ import pandas as pd
 from scipy import stats
 
 from mgs.errors import UserError
-from mgs.evaluation.folds import dimensions_in, mean_interval, measure_folds, summarise_folds
 from mgs.evaluation.metrics import TITLES
 from mgs.evaluation.page import Plot, render_page
+from mgs.evaluation.per_fold import dimensions_in, mean_interval, measure_folds, summarise_folds
 from mgs.evaluation.plots import draw_differences, png_bytes
 from mgs.evaluation.tables import MISSING, Table, figure, mark_best, to_latex, to_markdown
 from mgs.files import whole_file, without_nan, write_json

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mgs.evaluation.folds import dimensions_in, with_mos
+from mgs.evaluation.per_fold import dimensions_in, with_mos
 from mgs.evaluation.tables import Table
 from mgs.safe_text import html_template
 

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mgs.config import DIMENSIONS, MOS_MAX
-from mgs.evaluation.folds import dimensions_in, with_mos
+from mgs.dimensions import DIMENSIONS, MOS_MAX
 from mgs.evaluation.metrics import TITLES, fit_logistic, plcc, srcc
+from mgs.evaluation.per_fold import dimensions_in, with_mos
 from mgs.safe_text import plain
 
 # Okabe and Ito's palette, told apart by the colour-blind; the markers tell them apart without colour.

@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mgs.evaluation.folds import dimensions_in, find_repeats, measure_folds, summarise_folds
-from mgs.evaluation.journal import write_board
 from mgs.evaluation.page import Plot, ShowImage, choose_gallery, render_page
+from mgs.evaluation.per_fold import dimensions_in, find_repeats, measure_folds, summarise_folds
 from mgs.evaluation.plots import (
     bin_lengths,
     draw_calibration,
@@ -23,6 +22,7 @@ from mgs.evaluation.plots import (
     png_bytes,
 )
 from mgs.evaluation.tables import Table, fold_table, literature_table, summary_table, to_latex, to_markdown
+from mgs.evaluation.tensorboard import write_board
 from mgs.files import whole_file, without_nan, write_json
 from mgs.safe_text import safe_table
 
@@ -68,7 +68,7 @@ class Background:
 
     generators: Mapping[str, str] = field(default_factory=dict)  # image name -> its generator, if known
     train_images: Mapping[int, int] = field(default_factory=dict)  # by fold
-    curves: pd.DataFrame | None = None  # as `journal.read_curves` gives them
+    curves: pd.DataFrame | None = None  # as `training.log.read_curves` gives them
     show: ShowImage | None = None
     audit: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value

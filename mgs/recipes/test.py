@@ -17,25 +17,26 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from mgs.config import DIMENSIONS, Config, flat_config
+from mgs.backbones.openai import input_size
+from mgs.config import Config, flat_config
 from mgs.config_files import load_configs, refuse_other_run
-from mgs.data.audit import Finding, audit
-from mgs.data.datasets import facts_of, find_generator
-from mgs.data.image_cache import ImageCache
-from mgs.data.samples import dimensions_of
-from mgs.data.splits import Fold, find_folds, read_pictures
+from mgs.datasets.audit import Finding, audit
+from mgs.datasets.facts import facts_of, find_generator
+from mgs.datasets.folds import Fold, find_folds, read_pictures
+from mgs.datasets.samples import dimensions_of
+from mgs.dimensions import DIMENSIONS, Prompt
+from mgs.engine.engine import Pipeline
 from mgs.errors import UserError
 from mgs.evaluation.comparison import read_tested_run, write_comparison
-from mgs.evaluation.journal import read_curves
 from mgs.evaluation.page import Picture
 from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
+from mgs.images.cache import ImageCache
 from mgs.machine import choose_device, choose_precision, environment, keep_freed_memory
-from mgs.model.clip_backbone import input_size
-from mgs.model.fragments import Prompt, split_prompt
-from mgs.model.mgs import find_truncated
+from mgs.methods.fragments import split_prompt
+from mgs.methods.mgs import find_truncated
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
-from mgs.training.engine import predict
-from mgs.training.pipeline import Pipeline
+from mgs.training.log import read_curves
+from mgs.training.trainer import predict
 
 COMPARISON = "comparison"  # the folder beside the runs
 

@@ -14,30 +14,30 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mgs.backbones.freezing import describe_parameters
+from mgs.backbones.openai import input_size, load_backbone
 from mgs.config import NOT_THE_RUN, Config, DataConfig, differing_keys
 from mgs.config_files import load_config, load_configs, refuse_other_run, save_config
-from mgs.data.audit import audit
-from mgs.data.datasets import facts_of
-from mgs.data.demo import write_demo
-from mgs.data.image_cache import ImageCache
-from mgs.data.splits import Fold, find_folds, read_pictures
-from mgs.data.views import denormalise
+from mgs.datasets.audit import audit
+from mgs.datasets.facts import facts_of
+from mgs.datasets.folds import Fold, find_folds, read_pictures
+from mgs.demo.write import write_demo
+from mgs.dimensions import Prompt
+from mgs.engine.engine import Pipeline
+from mgs.engine.halves import open_activations
 from mgs.errors import UserError
-from mgs.evaluation.folds import selection_value
-from mgs.evaluation.journal import Journal
+from mgs.evaluation.per_fold import selection_value
 from mgs.files import is_held, locked, remove_unfinished, write_json
+from mgs.images.cache import ImageCache
+from mgs.images.cuts import denormalise
 from mgs.interrupts import heed_signals, stop_if_interrupted
 from mgs.machine import choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
-from mgs.model.clip_backbone import input_size, load_backbone
-from mgs.model.fragments import Prompt
-from mgs.model.freezing import describe_parameters
-from mgs.model.mgs import MGS, find_truncated
-from mgs.training.activation_cache import open_activations
+from mgs.methods.mgs import MGS, find_truncated
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
-from mgs.training.engine import Trainer, predict
-from mgs.training.keeper import Keeper, announce_disk
-from mgs.training.pipeline import Pipeline
+from mgs.training.log import TrainingLog
 from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
+from mgs.training.saving import FoldSaver, announce_disk
+from mgs.training.trainer import Trainer, predict
 
 
 def main(argv: Sequence[str]) -> None:
@@ -170,23 +170,23 @@ def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> 
     if config.compile:
         model.run_block = compile_or_not(model.run_block)
     trainer = Trainer(model, fold.train, config, pipeline)
-    keeper = Keeper(folder, Setting(config, fold, backbone, pipeline.device), model, trainer)
-    with Journal(folder, keeper.history.lines) as journal, keeper:
+    saver = FoldSaver(folder, Setting(config, fold, backbone, pipeline.device), model, trainer)
+    with TrainingLog(folder, saver.history.lines) as log, saver:
         while (epoch := trainer.counts.epoch) <= config.train.epochs:
             progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
-            loss = trainer.train_epoch(progress, after_step=keeper.tick)
+            loss = trainer.train_epoch(progress, after_step=saver.tick)
             predictions = predict(model, fold.val, config, pipeline)
             predictions.insert(0, "fold", fold.number)
-            line = journal.add_epoch(epoch, loss, trainer.lr, predictions)
+            line = log.add_epoch(epoch, loss, trainer.lr, predictions)
             srcc = ", ".join(f"{dimension} {show(one['srcc'])}" for dimension, one in line["val"].items())
             skipped = f"; {trainer.counts.skipped} steps skipped so far: not finite" if trainer.counts.skipped else ""
             tqdm.write(f"{progress}: loss {loss:.4f}, val SRCC {srcc}{skipped}")
-            keeper.end_epoch(line, selection_value(predictions), predictions)
+            saver.end_epoch(line, selection_value(predictions), predictions)
         (first,) = pipeline.views([images.read(fold.val[0].image)])
-        journal.add_views(denormalise(first), keeper.history.best_row(0), config.train.epochs)
-        keeper.finish()
+        log.add_views(denormalise(first), saver.history.best_row(0), config.train.epochs)
+        saver.finish()
     tqdm.write(
-        f"fold {fold.number}: best val mean of SRCC and PLCC {keeper.history.best:.4f}; kept {folder / CHECKPOINT}"
+        f"fold {fold.number}: best val mean of SRCC and PLCC {saver.history.best:.4f}; kept {folder / CHECKPOINT}"
     )
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 import mgs
-from mgs.data.demo_generators import Damage, as_asked, draw
-from mgs.data.demo_prompts import Content
+from mgs.backbones.openai import DOWNLOADS, load_backbone, published_sha256
+from mgs.demo.generators import Damage, as_asked, draw
+from mgs.demo.prompts import Content
 from mgs.errors import UserError
 from mgs.files import file_sha256, free_disk
 from mgs.machine import available_memory, choose_device, choose_precision, environment
-from mgs.model.clip_backbone import DOWNLOADS, load_backbone, published_sha256
 from mgs.scoring.scorer import Scorer
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, read_metadata
 

@@ -18,14 +18,14 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from mgs.config import DIMENSIONS
-from mgs.data.cells import to_record
-from mgs.data.image_plugins import PLUGINS
-from mgs.data.images import FORMATS, is_url
-from mgs.data.tables import decode_csv, name_columns, read_header, read_rows, without_blank
+from mgs.datasets.cells import to_record
+from mgs.datasets.tables import decode_csv, name_columns, read_header, read_rows, without_blank
+from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 from mgs.files import Fence, locked, whole_file
-from mgs.model.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
+from mgs.images.decode import FORMATS, is_url
+from mgs.images.plugins import PLUGINS
+from mgs.methods.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
 from mgs.progress_bar import progress
 from mgs.safe_text import one_line, printable, safe_cell
 from mgs.scoring.score import COLUMNS, ERROR, Score

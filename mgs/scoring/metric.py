@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgs.config import MOS_MAX
-from mgs.data.datasets import NEED_A_PROMPT
-from mgs.data.images import MAX_PIXELS, MIN_SIDE
-from mgs.data.views import make_views
+from mgs.datasets.facts import NEED_A_PROMPT
+from mgs.dimensions import MOS_MAX, Prompt
 from mgs.errors import UserError
+from mgs.images.cuts import make_views
+from mgs.images.decode import MAX_PIXELS, MIN_SIDE
+from mgs.images.inputs import as_prompt, as_prompts
 from mgs.machine import exact_products
-from mgs.model.fragments import Prompt
-from mgs.scoring.inputs import as_prompt, as_prompts
 from mgs.scoring.scorer import Scorer
 
 SLACK = 0.5 / 255  # half a grey level: what rounding leaves outside 0-1

@@ -16,24 +16,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mgs.config import DIMENSIONS, Config, ModelConfig, Precision, ViewsConfig
-from mgs.data.cells import PROMPT_STYLES
-from mgs.data.datasets import NEED_A_PROMPT, facts_of
-from mgs.data.image_cache import ImageCache
-from mgs.data.images import BadImage
-from mgs.data.samples import Sample
+from mgs.backbones.openai import Backbone, input_size, load_backbone
+from mgs.config import Config, ModelConfig, Precision, ViewsConfig
+from mgs.datasets.facts import NEED_A_PROMPT, facts_of
+from mgs.datasets.samples import Sample
+from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Prompt
+from mgs.engine.engine import EVAL_BATCH, Pipeline
 from mgs.errors import UserError, is_out_of_memory
 from mgs.files import file_sha256, whole_file
-from mgs.model.clip_backbone import Backbone, input_size, load_backbone
-from mgs.model.fragments import Prompt
-from mgs.model.mgs import MGS
-from mgs.scoring.explain import Explanation, compare_picture, explain_scores
-from mgs.scoring.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, load_or_reason, name_of
+from mgs.images.cache import ImageCache
+from mgs.images.decode import BadImage
+from mgs.images.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, load_or_reason, name_of
+from mgs.methods.mgs import MGS
+from mgs.scoring.explanation import Explanation, compare_picture, explain_scores
 from mgs.scoring.own_process import OwnProcess
-from mgs.scoring.remarks import remark_on_checkpoint, remarks_on_prompt
 from mgs.scoring.score import COLUMNS, OK, Score, failure, raise_failure
+from mgs.scoring.wording import remark_on_checkpoint, remarks_on_prompt
 from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint
-from mgs.training.pipeline import EVAL_BATCH, Pipeline
 
 ZERO_SHOT = "zero-shot, never trained on MOS"
 DECODERS = 4  # threads

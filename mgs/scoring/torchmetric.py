@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgs.config import MOS_MAX
+from mgs.dimensions import MOS_MAX
 from mgs.errors import UserError
-from mgs.scoring.inputs import as_images, as_prompts
+from mgs.images.inputs import as_images, as_prompts
 from mgs.scoring.score import raise_failure
 from mgs.scoring.scorer import Scorer
 

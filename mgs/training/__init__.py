@@ -1,1 +1,1 @@
-"""The training loop and the checkpoints that it leaves."""
+"""The training loop and what it leaves: progress, checkpoints, logs."""

@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 import mgs
-from mgs.config import DIMENSIONS, Config, config_of
+from mgs.backbones.openai import Backbone, build_clip, is_published, load_backbone
+from mgs.backbones.weights import as_tensors
+from mgs.config import Config, config_of
+from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 from mgs.files import whole_file
-from mgs.model.clip_backbone import Backbone, build_clip, is_published, load_backbone
-from mgs.model.mgs import MGS
-from mgs.model.weights import as_tensors
+from mgs.methods.mgs import MGS
 
 CHECKPOINT = "best.safetensors"
 FINISHED = "predictions_val.csv"  # written last, so a fold folder that has it is complete

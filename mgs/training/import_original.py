@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mgs.backbones.openai import Backbone, build_clip
+from mgs.backbones.weights import as_tensors, read_weights
 from mgs.config import Config, DataConfig, ModelConfig
-from mgs.data.datasets import DATASETS, facts_of
+from mgs.datasets.facts import DATASETS, facts_of
 from mgs.errors import UserError
 from mgs.files import file_sha256
-from mgs.model.clip_backbone import Backbone, build_clip
-from mgs.model.mgs import MGS
-from mgs.model.weights import as_tensors, read_weights
+from mgs.methods.mgs import MGS
 from mgs.training.checkpoint import CHECKPOINT, save_checkpoint
 
 MARK = "visual.conv1.weight"  # every CLIP with a vision transformer has it; what stands before it is the prefix

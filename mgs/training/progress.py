@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import mgs
+from mgs.backbones.openai import Backbone
 from mgs.config import NOT_THE_RUN, Config, config_of, config_sha256, differing_keys
-from mgs.data.splits import Fold
+from mgs.datasets.folds import Fold
 from mgs.errors import UserError
 from mgs.files import whole_file
 from mgs.machine import environment
-from mgs.model.clip_backbone import Backbone
-from mgs.training.engine import Trainer
+from mgs.training.trainer import Trainer
 
 PROGRESS = "last.pt"
 FORMAT = "mgs-progress-1"

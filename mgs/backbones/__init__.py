@@ -1,0 +1,1 @@
+"""CLIPs: found, read, frozen, and run without what their embeddings do not need."""

@@ -1,0 +1,203 @@
+"""The one file that touches openai-clip: find, read and build a CLIP, and turn text into its tokens."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from mgs.backbones.weights import as_tensors, read_weights
+from mgs.errors import UserError
+from mgs.files import file_sha256
+
+MOST_CONTEXT, MOST_PIXELS, MOST_BLOCKS = 1024, 2048, 128  # far above any CLIP
+HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
+DEMO_CLIP = "demo_clip.safetensors"
+DOWNLOADS = Path("~/.cache/clip")  # where openai-clip keeps what it downloads
+SCRIPT_CONSTANTS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # stored in OpenAI's archives beside the weights
+StateDict = dict[str, Tensor]
+Clip: TypeAlias = Any  # clip.model.CLIP; the package ships no types
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A CLIP in float32, and where it came from. `published`: anyone can fetch the same weights by `name`."""
+
+    clip: Clip
+    name: str
+    sha256: str
+    published: bool
+
+
+@functools.cache
+def openai_clip() -> ModuleType:
+    """The openai-clip package; its absence, or another package called clip in its place, is a `UserError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            import clip
+    except ModuleNotFoundError as error:
+        if error.name == "pkg_resources":
+            raise UserError("openai-clip needs pkg_resources: run pip install 'setuptools<81'") from None
+        raise UserError(f"openai-clip: {error}: run pip install openai-clip==1.0.1 'setuptools<81'") from None
+    if not hasattr(clip, "tokenize"):
+        raise UserError(
+            f"{clip.__file__}: the installed package called clip is not OpenAI's: "
+            "run pip uninstall clip, then pip install openai-clip==1.0.1"
+        )
+    return clip
+
+
+def load_backbone(name: str, *, option: str | None = "model.clip") -> Backbone:
+    """Find and build a CLIP from an OpenAI name, a local file, or `demo`; the weights come back in float32.
+
+    A local file is an OpenAI JIT archive, a state dict `.pt` or `.safetensors`; the tensors' shapes give the
+    architecture. An OpenAI name is downloaded once and its SHA-256 checked. Raises `UserError` where nothing usable
+    is found; only an OpenAI name that is not on disk yet touches the network. `option` is what errors call the setting
+    that holds the name, None where nobody can set it.
+    """
+    published, source = openai_clip().clip._MODELS, f"{option}={name}" if option else name
+    if name == "demo":
+        path = Path(str(resources.files("mgs") / "assets" / DEMO_CLIP))
+        return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=False)
+    if name in published and not name.startswith("ViT"):
+        raise UserError(f"{source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
+    if name in published:
+        choice = f", or set {option} to a local file or to demo" if option else ""
+        path = download(published[name], source, choice)
+        return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=True)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"{source}: no such file, and not a name that openai-clip knows; "
+            f"give a path to CLIP weights, demo, or one of {', '.join(n for n in published if n.startswith('ViT'))}"
+        )
+    return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=False)
+
+
+def is_published(name: str) -> bool:
+    """Whether openai-clip can fetch a CLIP of this name."""
+    return name in openai_clip().clip._MODELS
+
+
+def published_sha256() -> dict[str, str]:
+    """File name -> SHA-256, of all that openai-clip can download; its addresses hold the hash."""
+    return {url.split("/")[-1]: url.split("/")[-2] for url in openai_clip().clip._MODELS.values()}
+
+
+def download(url: str, source: str, choice: str) -> Path:
+    """The local file of an OpenAI model, fetched by openai-clip where it is not there yet.
+
+    Errors call it `source`, and end in `choice`, what one can do besides.
+    """
+    folder = DOWNLOADS.expanduser()
+    try:
+        return Path(openai_clip().clip._download(url, str(folder)))
+    except (OSError, HTTPException, RuntimeError, TypeError) as error:  # TypeError: the server stated no length
+        raise UserError(
+            f"{source}: weights not on disk and not downloadable ({error}); download {url} "
+            f"to {folder / Path(url).name} by other means{choice}"
+        ) from None
+
+
+def read_state_dict(path: Path, source: str) -> StateDict:
+    """A CLIP file's tensors by their OpenAI names: TorchScript, `.pt` state dict, `.safetensors`; no code in it runs.
+
+    `source` is what errors call it.
+    """
+    try:
+        content = read_weights(path)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror or error}); check the file") from None
+    except Exception:  # readers of zip, pickle and safetensors each raise errors of their own
+        raise UserError(
+            f"{source}: not readable as CLIP weights: neither a TorchScript archive, nor a .pt with nothing "
+            "but a dict of tensors, nor a .safetensors file; download it again"
+        ) from None
+    try:
+        state = as_tensors(content)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}; save the model's state_dict() alone") from None
+    return {key: value for key, value in state.items() if key not in SCRIPT_CONSTANTS}
+
+
+def build_clip(state: StateDict, source: Path | str) -> Clip:
+    """An OpenAI CLIP with a vision transformer, in float32, of the architecture that the tensors' shapes give.
+
+    `source` is what errors call it.
+    """
+    if "visual.layer1.0.conv1.weight" in state:
+        raise UserError(f"{source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
+    try:
+        width, _, _, patch = state["visual.conv1.weight"].shape
+        grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+        text_width, embed_dim = state["text_projection"].shape
+        blocks = [count_blocks(state, tower) for tower in ("visual.transformer", "transformer")]
+        context = len(state["positional_embedding"])
+        if context > MOST_CONTEXT or patch * grid > MOST_PIXELS:  # whose masks and pictures would fill the memory
+            raise ValueError(f"{context} tokens of text and pictures of {patch * grid} pixels")
+        if max(blocks) > MOST_BLOCKS:
+            raise ValueError(f"{max(blocks)} blocks")
+        if not grid or not all(blocks) or not all(weight.is_floating_point() for weight in state.values()):
+            raise ValueError("a tower without positions or blocks, or weights that are not floating point")
+        make = functools.partial(
+            openai_clip().model.CLIP,
+            embed_dim=embed_dim,
+            image_resolution=patch * grid,
+            vision_layers=blocks[0],
+            vision_width=width,
+            vision_patch_size=patch,
+            context_length=context,
+            vocab_size=len(state["token_embedding.weight"]),
+            transformer_width=text_width,
+            transformer_heads=text_width // HEAD_WIDTH,
+            transformer_layers=blocks[1],
+        )
+        with torch.random.fork_rng(devices=[]):  # the weights it begins with are drawn from the process's generator
+            with torch.device("meta"):  # where it takes no memory: tensors without a number in them may have any shape
+                make().load_state_dict({name: value.to("meta") for name, value in state.items()})
+            clip: Clip = make()
+        clip.load_state_dict(state)
+    except KeyError as error:
+        raise UserError(f"{source}: no tensor {error} in it; expected OpenAI CLIP weights") from None
+    except (RuntimeError, ValueError, TypeError, AssertionError, ZeroDivisionError, IndexError) as error:
+        problem = " ".join(str(error).split())[:300]
+        raise UserError(f"{source}: tensors do not make up an OpenAI CLIP: {problem}") from None
+    return clip.float().eval()
+
+
+def count_blocks(state: Iterable[str], tower: str) -> int:
+    """How many residual blocks a tower has, from the tensors' names."""
+    return len({m[1] for key in state if (m := re.match(rf"{re.escape(tower)}\.resblocks\.(\d+)\.", key))})
+
+
+def input_size(clip: Clip) -> int:
+    """The side, in pixels, of the square views that the image tower takes."""
+    return int(clip.visual.input_resolution)
+
+
+@functools.lru_cache(maxsize=65_536)  # byte-pair encoding is slow, and a prompt comes back every epoch
+def token_numbers(text: str, context: int) -> tuple[int, ...]:
+    """A text's token numbers, from start to end token, at most `context`; a text cut short keeps its end token."""
+    tokenizer = openai_clip().clip._tokenizer
+    start, end = tokenizer.encoder["<|startoftext|>"], tokenizer.encoder["<|endoftext|>"]
+    return (start, *tokenizer.encode(text)[: context - 2], end)
+
+
+def is_too_long(text: str, context: int) -> bool:
+    """Whether a text has more tokens than fit between the start and end tokens, and so is cut short."""
+    return len(openai_clip().clip._tokenizer.encode(text)) > context - 2

@@ -1,0 +1,1 @@
+"""From tables and folders on disk to checked samples in folds."""

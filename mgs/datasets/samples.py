@@ -1,0 +1,51 @@
+"""Samples: what training, testing and the audit know about an image; and which MOS a set of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgs.dimensions import DIMENSIONS, MOS_MAX
+
+OWN = "own"  # the protocol of a division that the user made
+END = MOS_MAX / 5  # if all MOS are within this of one end of 0-5, their scale is probably another one
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its prompt and its MOS."""
+
+    name: str  # as the table gives it, with forward slashes; what predictions.csv shows
+    image: Path
+    prompt: str  # as given: "None" is text, and wrapping quotes stay
+    prompt_style: str  # keywords, hybrid or sentence
+    targets: dict[str, float]  # dimension -> MOS on 0-5; a user's own table may lack some
+    subset: str = ""  # train, val or test, where a user's own table says so
+
+
+def dimensions_of(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """The dimensions that any of the samples has MOS for."""
+    return tuple(dimension for dimension in DIMENSIONS if any(dimension in sample.targets for sample in samples))
+
+
+def describe_range(samples: Sequence[Sample]) -> str:
+    """The lowest and highest MOS of each dimension, in words."""
+    values = {d: [s.targets[d] for s in samples if d in s.targets] for d in dimensions_of(samples)}
+    return ", ".join(f"{dimension} {min(mos):.2f} to {max(mos):.2f}" for dimension, mos in values.items())
+
+
+def find_missing(samples: Sequence[Sample]) -> str:
+    """How many samples have no MOS, by dimension, in words; "" where none lacks any."""
+    counts = {d: sum(d not in sample.targets for sample in samples) for d in dimensions_of(samples)}
+    return ", ".join(f"{d} of {count} of {len(samples)} images" for d, count in counts.items() if count)
+
+
+def find_unused_scale(samples: Sequence[Sample]) -> str:
+    """Where all MOS lie if that is one end of 0-5, in words; "" otherwise."""
+    values = [mos for sample in samples for mos in sample.targets.values()]
+    if max(values) <= END:
+        return f"no MOS above {max(values):.2f} on the scale of 0 to {MOS_MAX:g}"
+    if min(values) >= MOS_MAX - END:
+        return f"no MOS below {min(values):.2f} on the scale of 0 to {MOS_MAX:g}"
+    return ""

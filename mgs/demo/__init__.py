@@ -1,0 +1,1 @@
+"""The demo's dataset: drawings, and the faults that its imaginary generators make."""

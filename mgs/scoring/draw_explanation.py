@@ -1,0 +1,160 @@
+"""An explanation drawn: the joint grid, the patches, and each fragment over the image."""
+
+from __future__ import annotations
+
+import base64
+import io
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mgs.dimensions import DIMENSIONS
+from mgs.errors import UserError
+from mgs.files import whole_file
+from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
+from mgs.safe_text import html_template, plain
+from mgs.scoring.explanation import Explanation, Fragment
+
+COLUMNS = 3
+CAPTION_WIDTH = 100  # characters
+CELL = 2.9  # inches
+INK, COUNTED = "#222222", "#d55e00"
+DPI = 110  # of the picture within a page
+
+
+def draw_explanation(explanation: Explanation) -> Figure:
+    """One figure: image, joint grid and patch quality above, then the prompt's fragments, each over the image."""
+    rows = 1 + -(-len(explanation.fragments) // COLUMNS)
+    figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.35) * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    picture = explanation.pixels.permute(1, 2, 0).numpy()
+    grid[0, 0].imshow(picture)
+    grid[0, 0].set_title("the image", fontsize=9)
+    draw_joint(grid[0, 1], explanation)
+    draw_patches(grid[0, 2], picture, explanation)
+    for axes, fragment in zip(grid[1:].flat, explanation.fragments, strict=False):
+        draw_fragment(axes, picture, explanation, fragment)
+    figure.suptitle("\n".join(caption(explanation)), fontsize=9)
+    return figure
+
+
+def caption(explanation: Explanation) -> list[str]:
+    """The scores, and correspondence written as a sum."""
+    score = explanation.score
+    legend = "fragments: brighter is more alike; a dot per patch, filled for the three that counted"
+    told = [f"{d} {getattr(score, d):.2f}" for d in DIMENSIONS if getattr(score, d) is not None]
+    lines = [", ".join(told), *([] if score.status == "ok" else [score.status])]
+    if explanation.fragments:
+        lines = [plain(explanation.prompt), *lines, sum_of_parts(explanation), legend]
+    return [part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH)]
+
+
+def sum_of_parts(explanation: Explanation) -> str:
+    """Correspondence written out."""
+    share = explanation.whole_share
+    parts = sum(f.weight * f.score for f in explanation.fragments)
+    return (
+        f"correspondence {explanation.correspondence:.2f} = {share:.2f} x whole prompt {explanation.whole:.2f} "
+        f"+ {1 - share:.2f} x fragments {parts:.2f}"
+    )
+
+
+def draw_joint(axes: Axes, explanation: Explanation) -> None:
+    """The probability of every pair of words."""
+    if explanation.joint is None:
+        return
+    joint = np.array(explanation.joint)
+    axes.set_axis_on()
+    axes.imshow(joint, cmap="Blues", vmin=0, vmax=max(0.2, joint.max()))
+    for (i, j), value in np.ndenumerate(joint):
+        if value >= 0.005:
+            colour = "white" if value > 0.6 * max(0.2, joint.max()) else INK
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(5), AUTHENTICITY_WORDS, rotation=35, ha="right", fontsize=6.5)
+    axes.set_yticks(range(5), QUALITY_WORDS, fontsize=7)
+    axes.tick_params(length=0)
+    axes.set_title("probability of quality (rows)\nand authenticity (columns)", fontsize=9)
+
+
+def draw_patches(axes: Axes, picture: np.ndarray, explanation: Explanation) -> None:
+    """Each patch's quality at its centre, the three lowest marked: they pull quality down."""
+    values = np.array(explanation.patch_quality)
+    height, width = picture.shape[:2]
+    axes.imshow(picture, alpha=0.45)
+    lowest = set(np.argsort(values)[:3].tolist())
+    for i, value in enumerate(values):
+        y, x = spread_centre(explanation.boxes, i, (height, width))
+        style = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": COUNTED if i in lowest else "#999999"}
+        weight = "bold" if i in lowest else "normal"
+        axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=8, fontweight=weight, bbox=style)
+    axes.set_title("quality, if all patches were like this one\n(marked: the three that pull it down)", fontsize=9)
+
+
+def draw_fragment(axes: Axes, picture: np.ndarray, explanation: Explanation, fragment: Fragment) -> None:
+    """Where the image looks like the fragment; a dot for each patch, filled for those that counted."""
+    shape = picture.shape[:2]
+    axes.imshow(picture.mean(2), cmap="gray", vmin=-60, vmax=255)
+    axes.imshow(heatmap(fragment.patches, explanation.boxes, shape), cmap="viridis", alpha=0.45)
+    for i in range(len(explanation.boxes)):
+        y, x = spread_centre(explanation.boxes, i, shape)
+        face = COUNTED if i in fragment.counted else "none"
+        axes.plot(x, y, marker="o", markersize=9, markerfacecolor=face, markeredgecolor="white", markeredgewidth=1.3)
+    title = textwrap.shorten(plain(fragment.text), 42, placeholder="...")
+    axes.set_title(f"{title}\nscore {fragment.score:.2f}, weight {fragment.weight:.2f}", fontsize=8)
+
+
+def heatmap(values: list[float], boxes: list[tuple[int, int, int]], shape: tuple[int, int]) -> np.ndarray:
+    """Each pixel's mean value over the patches that show it, (H, W); NaN where none does."""
+    total, count = np.zeros(shape), np.zeros(shape)
+    for value, (top, left, side) in zip(values, boxes, strict=True):
+        total[top : top + side, left : left + side] += value
+        count[top : top + side, left : left + side] += 1
+    return np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+
+
+def spread_centre(boxes: list[tuple[int, int, int]], i: int, shape: tuple[int, int]) -> tuple[float, float]:
+    """Where to write about patch `i`, (y, x): patches overlap, so their rows and columns share the image evenly."""
+    centres = []
+    for axis in (0, 1):
+        places = sorted({box[axis] for box in boxes})
+        centres.append((places.index(boxes[i][axis]) + 0.5) / len(places) * shape[axis])
+    return centres[0], centres[1]
+
+
+def save_explanation(explanation: Explanation, path: Path) -> None:
+    """Draw an explanation into a .png, .pdf or .svg file, or write it as a page, .html. Raises `UserError`."""
+    if path.suffix == ".html":
+        content = make_page(explanation).encode()
+    elif path.suffix in (".png", ".pdf", ".svg"):
+        content = render(draw_explanation(explanation), path.suffix[1:], dpi=150)
+    else:
+        raise UserError(f"{path}: no such kind of picture; end its name in .png, .pdf, .svg or .html")
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def make_page(explanation: Explanation) -> str:
+    """One self-contained page: the picture, and every number in tables, for people and screen readers."""
+    return html_template("mgs.scoring", "explanation.html.j2").render(
+        it=explanation,
+        picture=base64.b64encode(render(draw_explanation(explanation), "png", dpi=DPI)).decode(),
+        dimensions=[(d, getattr(explanation.score, d)) for d in DIMENSIONS],
+        total=sum_of_parts(explanation) if explanation.fragments else "",
+        quality_words=QUALITY_WORDS,
+        authenticity_words=AUTHENTICITY_WORDS,
+    )
+
+
+def render(figure: Figure, kind: str, *, dpi: int) -> bytes:
+    """A figure as a file's content; a script that matplotlib's font lacks shows as boxes, without a warning each."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format=kind, dpi=dpi)
+    return buffer.getvalue()

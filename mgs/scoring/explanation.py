@@ -1,0 +1,130 @@
+"""Why an image gets its scores: the parts that they are made of, which add up to them exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mgs.dimensions import MOS_MAX, Prompt
+from mgs.engine.engine import Pipeline
+from mgs.images.cuts import PATCH_PIXELS, Layout, windows
+from mgs.machine import autocast, exact_products
+from mgs.methods.fragments import split_prompt
+from mgs.methods.mgs import MGS, TOP_PATCHES, Similarities
+from mgs.methods.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
+from mgs.prompts import clean_prompt
+from mgs.scoring.score import Score
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One fragment of the prompt, as the image shows it."""
+
+    text: str
+    weight: float  # its share among the fragments, 0-1; all of them sum to 1
+    cosine: float  # with the patches that show it best, on average
+    patches: list[float]  # its cosine with every patch
+    counted: list[int]  # those patches that it was scored on, from 0
+
+    @property
+    def score(self) -> float:
+        """Its cosine on MOS's scale."""
+        return MOS_MAX * self.cosine
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An image's scores and what they are made of. Patches are numbered from 0, row by row.
+
+    - quality and authenticity are the expected levels of `joint`'s two marginals;
+    - correspondence = whole_share * whole + (1 - whole_share) * the fragments' scores, weighted.
+    """
+
+    score: Score
+    prompt: str
+    pixels: Tensor  # uint8 (3, H, W), as the views were cut from it
+    boxes: list[tuple[int, int, int]]  # each patch's (top, left, side) on it; without patches the whole image is one
+    joint: list[list[float]] | None  # probability by quality word (rows) and authenticity word; None if separate
+    patch_quality: list[float]  # the quality score if all patches were like this one
+    patch_authenticity: list[float]
+    whole: float  # the whole prompt against the whole image, on MOS's scale
+    whole_share: float  # 0-1
+    fragments: list[Fragment]
+
+    @property
+    def quality(self) -> float | None:
+        """The quality score, from `joint`; None where there is no joint grid."""
+        return None if self.joint is None else float(torch.tensor(self.joint).sum(AUTHENTICITY_AXIS) @ levels())
+
+    @property
+    def authenticity(self) -> float | None:
+        """The authenticity score, from `joint`; None where there is no joint grid."""
+        return None if self.joint is None else float(torch.tensor(self.joint).sum(QUALITY_AXIS) @ levels())
+
+    @property
+    def correspondence(self) -> float:
+        """The correspondence score, from the whole prompt and the fragments."""
+        parts = sum(fragment.weight * fragment.score for fragment in self.fragments)
+        return self.whole_share * self.whole + (1 - self.whole_share) * parts
+
+
+def compare_picture(pipeline: Pipeline, model: MGS, pixels: Tensor, prompt: Prompt) -> Similarities:
+    """The similarities from which the scores of one picture, uint8 (3, H, W), are computed."""
+    (views,) = pipeline.views([pixels])
+    with autocast(pipeline.device, pipeline.dtype), exact_products:
+        return model.compare(model.start(views[None]), [prompt])
+
+
+def explain_scores(
+    model: MGS, layout: Layout, pixels: Tensor, found: Similarities, prompt: str | None, style: str, score: Score
+) -> Explanation:
+    """Explain `score` by the similarities that `compare_picture` found."""
+    temperature = model.temperature.float()
+    templates = model.config.templates
+    together = (found.levels_whole + found.levels_patches.mean(1)) / 2  # (1, T)
+    alone = (found.levels_whole[:, None] + found.levels_patches)[0] / 2  # (P, T)
+    quality, authenticity = read_levels(alone, templates, temperature)
+    if templates != "separate":
+        grid = joint_probability(together, temperature)[0]  # (quality, authenticity)
+        grid = grid.T if templates == "swapped" else grid
+    boxes = [(top, left, PATCH_PIXELS) for top, left in windows(pixels.shape, layout)]
+    if not model.config.patches:
+        boxes = [(0, 0, max(pixels.shape))]
+    return Explanation(
+        score=score,
+        prompt=clean_prompt(prompt or ""),
+        pixels=pixels.cpu(),
+        boxes=boxes,
+        joint=None if templates == "separate" else grid.tolist(),
+        patch_quality=quality.tolist(),
+        patch_authenticity=authenticity.tolist(),
+        whole=MOS_MAX * found.whole.item(),
+        whole_share=model.whole_share(found.counts).item(),
+        fragments=describe_fragments(found, prompt, style),
+    )
+
+
+def describe_fragments(found: Similarities, prompt: str | None, style: str) -> list[Fragment]:
+    """The prompt's fragments with their cosines, in order; none without a prompt."""
+    if prompt is None:
+        return []
+    texts = split_prompt(prompt, style)
+    patches = found.fragments[0]  # (F, P)
+    top = patches.topk(min(TOP_PATCHES, patches.shape[1]), dim=-1)
+    return [
+        Fragment(
+            text=text,
+            weight=found.weights[0, i].item(),
+            cosine=top.values[i].mean().item(),
+            patches=patches[i].tolist(),
+            counted=sorted(top.indices[i].tolist()),
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def levels() -> Tensor:
+    """The MOS that each word stands for, (5,)."""
+    return torch.tensor(LEVELS)

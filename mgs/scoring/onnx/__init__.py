@@ -1,0 +1,1 @@
+"""A scorer as two ONNX graphs: written here, and scored with without torch."""
