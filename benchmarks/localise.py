@@ -18,7 +18,6 @@ from tqdm import tqdm
 from mgs import Scorer
 from mgs.demo.generators import Damage, as_asked, draw, places
 from mgs.demo.prompts import sample_content, with_article
-from mgs.images.cuts import PATCH_PIXELS
 from mgs.methods.mgs import TOP_PATCHES
 from mgs.scoring.explanation import Explanation
 
@@ -57,8 +56,7 @@ def rank_true_patches(scorer: Scorer, seed: tuple[int, int]) -> list[int]:
 
 def nearest_patch(explanation: Explanation, x: float, y: float) -> int:
     """The patch whose centre is nearest to a point of the drawing."""
-    corners = np.array([box[:2] for box in explanation.boxes])
-    centres = corners + PATCH_PIXELS / 2  # (P, 2), of drawings in their own size
+    centres = np.array([(top + side / 2, left + side / 2) for top, left, side in explanation.boxes])  # (P, 2)
     return int(((centres - (y, x)) ** 2).sum(1).argmin())
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mgs.backbones.clip import CLIPBackbone
 from mgs.backbones.openai import Clip, token_numbers
-from mgs.backbones.towers import finish_texts, finish_views, start_texts, start_views
+from mgs.backbones.packing import PackedTexts
 from mgs.dimensions import Prompt
 from mgs.methods.fragments import split_prompt
-from mgs.methods.mgs import Scores
+from mgs.methods.method import Scores
 from mgs.methods.templates import sentences
 from mgs.prompts import clean_prompt
 
@@ -41,13 +42,16 @@ def plain_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
 
 def short_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
     """The same embeddings by the package's encoder: each text ends at its end token."""
-    tokens = [token_numbers(text, CONTEXT) for text in texts]
-    return finish_texts(clip, start_texts(clip, tokens), [len(text) for text in tokens])
+    packed = PackedTexts.of([token_numbers(text, CONTEXT) for text in texts])
+    device = clip.logit_scale.device
+    packed = packed.with_tensors({name: tensor.to(device) for name, tensor in packed.tensors().items()})
+    return CLIPBackbone(clip, "plain").embed_texts(packed)
 
 
 def lean_views(clip: Clip, views: Tensor) -> Tensor:
     """The same embeddings by the package's encoder: one token through the last block, fewer passes, less stored."""
-    return finish_views(clip, start_views(clip, views))
+    backbone = CLIPBackbone(clip, "plain")
+    return backbone.finish_images(backbone.start_images(views))
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,12 @@ class Plain(nn.Module):
             [self.correspond(images[i], embed([wholes[i]]), embed(fragments[i])) for i in range(len(prompts))]
         )
         overall = (quality + authenticity + correspondence) / 3
-        return Scores(quality, authenticity, correspondence, overall)
+        return {
+            "quality": quality,
+            "authenticity": authenticity,
+            "correspondence": correspondence,
+            "overall": overall,
+        }
 
     def embed_views(self, views: Tensor) -> Tensor:
         """(B, V, 3, S, S) to (B, V, D)."""

@@ -14,27 +14,41 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain import Plain, Way, lean_views, short_texts
-from mgs.backbones.freezing import freeze
-from mgs.backbones.openai import Clip, input_size, load_backbone, openai_clip
+from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.openai import Clip, build_clip, openai_clip
+from mgs.backbones.table import load_backbone
 from mgs.config import Config, Precision
 from mgs.datasets.read_table import read_table
 from mgs.datasets.samples import Sample
-from mgs.engine.engine import Batch, Pipeline
-from mgs.engine.halves import open_activations
+from mgs.dimensions import Prompt
+from mgs.engine.engine import Engine, Part, make_engine
+from mgs.engine.halves import open_halves
+from mgs.engine.loader import Loader
 from mgs.errors import UserError, exit_on_user_error
 from mgs.files import write_json
 from mgs.images.cache import ImageCache
-from mgs.machine import compile_or_not, environment, keep_freed_memory, set_seed
-from mgs.methods.mgs import MGS
+from mgs.images.cuts import Cuts
+from mgs.machine import (
+    Machine,
+    autocast,
+    choose_device,
+    compile_or_not,
+    environment,
+    exact_products,
+    keep_freed_memory,
+    set_seed,
+)
+from mgs.methods.method import Method, Scores
+from mgs.methods.table import make_method
 from mgs.training.trainer import Trainer
 
 VIT_B_16 = (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)  # the arguments of openai-clip's CLIP
@@ -46,7 +60,25 @@ WAYS = {  # each with the savings of those above it
     "+ lean towers": Way(True, True, short_texts, lean_views),
 }
 MATMUL = 2048  # side of the matrices that the machine's own rate is measured with
+HALF: Precision = "bf16"
 RATE = 1e-20  # so small a learning rate that all rows see the same weights
+
+
+class PlainEngine(Engine):
+    """Scores by the plain way, which gets views and prompts rather than embeddings; always the same prompts."""
+
+    def __init__(self, plain: Plain, method: Method, machine: Machine, prompts: Sequence[Prompt]) -> None:
+        """`method` holds the weights that `plain` uses."""
+        super().__init__(method, Cuts(), machine)
+        self.plain, self.prompts = plain, prompts
+
+    def plan(self, members: list[int], inputs: Sequence[Tensor], prompts: Sequence[Prompt]) -> Part:
+        """Nothing is planned ahead."""
+        return Part(members, [inputs[i] for i in members], [], None, {})
+
+    def score_part(self, part: Part, halfway: bool) -> Scores:
+        with autocast(self.machine.device, self.machine.dtype), exact_products:
+            return self.plain(self.cut(part.inputs), [self.prompts[i] for i in part.members])
 
 
 class Bench:
@@ -58,47 +90,52 @@ class Bench:
         self.config.train.batch_size, self.config.train.lr, self.config.train.final_lr = options.batch, RATE, RATE
         set_seed(self.config.seed)
         keep_freed_memory()  # as training and testing do
-        self.clip = load_backbone(options.model).clip if options.model else openai_clip().model.CLIP(*VIT_B_16).eval()
+        self.device = choose_device(options.device)
+        self.clip = load_clip(options.model).to(self.device)
         self.samples = read_samples(Path(options.root), options.batch)
+        self.prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in self.samples]
         self.images = ImageCache(Path(options.root))
-        fp32 = self.pipeline("fp32")
-        self.clip.to(fp32.device)
-        self.images.fill([sample.image for sample in self.samples], "ram", fp32.device)
+        self.images.fill([sample.image for sample in self.samples], "ram", self.device)
         self.rows: list[dict] = []
-        self.truth: dict[str, torch.Tensor] = {}
+        self.truth: dict[str, Tensor] = {}
 
-    def pipeline(self, precision: Precision) -> Pipeline:
-        """How pictures reach the model in that precision."""
-        config = replace(self.config, precision=precision)
-        return Pipeline.of(config, config.views, input_size(self.clip), self.images)
+    def engine(self, precision: Precision, config: Config | None = None, *, compiled: bool = False) -> Engine:
+        """MGS on the machine in that precision; all engines share the weights."""
+        config = config or self.config
+        backbone = CLIPBackbone(self.clip, self.options.model)
+        if compiled:
+            backbone.run_block = compile_or_not(backbone.run_block)
+        return make_engine(make_method(backbone, config), config, Machine.choose(self.options.device, precision))
 
-    def batch(self, pipeline: Pipeline) -> Batch:
-        """The samples with what the pipeline keeps of them."""
-        return [(pipeline.read(sample), sample) for sample in self.samples]
+    def plain(self, way: Way, precision: Precision) -> Engine:
+        """One of the plain ways on the machine in that precision, with the same weights."""
+        method = self.engine(precision).method
+        plain = Plain(self.clip, method.get_parameter("alpha"), way)
+        return PlainEngine(plain, method, Machine.choose(self.options.device, precision), self.prompts)
 
-    def evaluate(self, name: str, model: nn.Module, precision: Precision) -> None:
+    def evaluate(self, name: str, engine: Engine, precision: Precision) -> None:
         """Measure scoring the batch, from decoded pictures."""
-        pipeline = self.pipeline(precision)
-        batch = self.batch(pipeline)
-        model.eval()
+        loader = Loader(engine, self.images)
+        pictures = [loader.read(sample) for sample in self.samples]
+        engine.method.eval()
 
-        def score() -> dict[str, torch.Tensor]:
+        def score() -> Scores:
             with torch.inference_mode():
-                return pipeline.score(model, batch)
+                return engine.score(loader.stage(self.samples, pictures))
 
         self.add(name, "eval", precision, run=score, score=score)
 
-    def train(self, name: str, model: nn.Module, pipeline: Pipeline, precision: str) -> None:
+    def train(self, name: str, loader: Loader, precision: str) -> None:
         """Measure training steps on the batch, from decoded pictures or from what is kept of them."""
-        trainer = Trainer(model, self.samples, self.config, pipeline)
-        batch = self.batch(pipeline)
+        trainer, model = Trainer(loader, self.samples, self.config), loader.engine.method
+        inputs = [loader.read(sample) for sample in self.samples]
         model.train()
 
-        def score() -> dict[str, torch.Tensor]:
+        def score() -> Scores:
             with torch.no_grad():
-                return pipeline.score(model, batch)
+                return loader.engine.score(loader.stage(self.samples, inputs))
 
-        self.add(name, "train", precision, run=lambda: trainer.step(batch), score=score)
+        self.add(name, "train", precision, run=lambda: trainer.step(loader.stage(self.samples, inputs)), score=score)
         model.zero_grad()
 
     def add(self, name: str, mode: str, precision: str, *, run: Callable, score: Callable) -> None:
@@ -132,6 +169,13 @@ class Bench:
             f"{row['gflop_per_image']:9.1f} GFLOP an image",
             flush=True,
         )
+
+
+def load_clip(name: str) -> Clip:
+    """The CLIP of that name, or one of ViT-B/16's shape with random weights."""
+    if not name:
+        return openai_clip().model.CLIP(*VIT_B_16).eval()
+    return build_clip(load_backbone(name, option="--model").state_dict(), name)
 
 
 def read_samples(root: Path, count: int) -> list[Sample]:
@@ -193,35 +237,27 @@ def measure(options: argparse.Namespace) -> None:
     if not Path(options.root, "data.csv").exists():
         raise UserError(f"--root={options.root}: no data.csv there; give the folder of AGIQA-3K, see data/README.md")
     bench = Bench(options)
-    clip, config = bench.clip, bench.config
-    fp32 = bench.pipeline("fp32")
-    device = fp32.device
-    half: Precision = "bf16"
+    device, half = bench.device, HALF
     matmul = {name: [matmul_rate(dtype, device)] for name, dtype in (("fp32", torch.float32), (half, torch.bfloat16))}
-
-    plain = {name: Plain(clip, nn.Parameter(torch.zeros((), device=device)), way) for name, way in WAYS.items()}
-    model = MGS(clip, config.model).to(device)
-    compiled = MGS(clip, config.model).to(device)
-    compiled.run_block = compile_or_not(compiled.run_block)
     share = None
     if "eval" in options.modes:
-        for name, one in plain.items():
-            bench.evaluate(name, one, "fp32")
-        bench.evaluate("mgs: + texts kept", model, "fp32")
-        bench.evaluate("the plain way", plain["the plain way"], half)
-        bench.evaluate("mgs", model, half)
+        for name, way in WAYS.items():
+            bench.evaluate(name, bench.plain(way, "fp32"), "fp32")
+        bench.evaluate("mgs: + texts kept", bench.engine("fp32"), "fp32")
+        bench.evaluate("the plain way", bench.plain(Way(), half), half)
+        bench.evaluate("mgs", bench.engine(half), half)
         matmul[half].append(matmul_rate(torch.bfloat16, device))
         if options.compile:
-            bench.evaluate("mgs, compiled", compiled, half)
+            bench.evaluate("mgs, compiled", bench.engine(half, compiled=True), half)
     if "train" in options.modes:
-        for name, one in plain.items():
-            bench.train(name, one, fp32, "fp32")
-        bench.train("mgs", model, fp32, "fp32")
-        bench.train("mgs", model, bench.pipeline(half), half)
+        for name, way in WAYS.items():
+            bench.train(name, Loader(bench.plain(way, "fp32"), bench.images), "fp32")
+        bench.train("mgs", Loader(bench.engine("fp32"), bench.images), "fp32")
+        bench.train("mgs", Loader(bench.engine(half), bench.images), half)
         matmul[half].append(matmul_rate(torch.bfloat16, device))
         if options.compile:
-            bench.train("mgs, compiled", compiled, bench.pipeline(half), half)
-        share = train_frozen(bench, clip, half, options)
+            bench.train("mgs, compiled", Loader(bench.engine(half, compiled=True), bench.images), half)
+        share = train_frozen(bench)
     result = {
         "command": "python -m benchmarks.speed " + " ".join(sys.argv[1:]),
         "date": time.strftime("%Y-%m-%d"),
@@ -246,24 +282,22 @@ def measure(options: argparse.Namespace) -> None:
     print(f"written: {options.out}")
 
 
-def train_frozen(bench: Bench, clip: Clip, half: Precision, options: argparse.Namespace) -> float:
-    """The rows with a frozen stem; returns the share of the fastest one's time that reading from disk takes."""
+def train_frozen(bench: Bench) -> float:
+    """The rows with a frozen stem, which stays frozen; returns the share of the time that reading from disk takes."""
     config = replace(bench.config, model=replace(bench.config.model, freeze_stem=True))
-    model = MGS(clip, config.model).to(bench.pipeline(half).device)
-    bench.train("mgs, stem frozen too", model, bench.pipeline(half), half)
+    engine = bench.engine(HALF, config)
+    bench.train("mgs, stem frozen too", Loader(engine, bench.images), HALF)
     with tempfile.TemporaryDirectory() as folder:
         config.data.cache_folder = folder
-        pipeline = bench.pipeline(half)
-        activations = open_activations(model, bench.samples, config, pipeline)
-        assert activations is not None
-        pipeline = replace(pipeline, halfway=activations.read)
-        bench.train("mgs, frozen half kept", model, pipeline, half)
+        halves = open_halves(engine, bench.samples, bench.images, config)
+        assert halves is not None
+        loader = Loader(engine, bench.images, halves)
+        bench.train("mgs, frozen half kept", loader, HALF)
         start = time.perf_counter()
-        for tensor, _ in bench.batch(pipeline):
-            tensor.clone()  # memory-mapped: only the copy reads it from disk
-        reading = (time.perf_counter() - start) / options.batch
-    freeze(clip, config.model.frozen_blocks, stem=False)
-    return reading * bench.rows[-1]["images_per_second"]
+        for sample in bench.samples:
+            loader.read(sample).clone()  # memory-mapped: only the copy reads it from disk
+        reading = (time.perf_counter() - start) / bench.options.batch
+    return reading * float(bench.rows[-1]["images_per_second"])
 
 
 if __name__ == "__main__":

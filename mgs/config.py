@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from mgs.dimensions import MOS_MAX
 
@@ -48,17 +47,14 @@ class DataConfig:
 
 @dataclass
 class ViewsConfig:
-    layout: Literal["grid", "cover"] = "grid"  # cover adds windows on sides above 1152 pixels
-    antialias: bool = False
+    # null, in both: as the method has it. cover adds windows on sides above 1152 pixels; none: the whole image alone
+    layout: Literal["grid", "cover", "none"] | None = None
+    antialias: bool | None = None
 
 
 @dataclass
 class ModelConfig:
     clip: str = "ViT-B/16"  # an OpenAI name, a local file, or demo
-    templates: Literal["joint", "separate", "swapped"] = "joint"  # swapped: for imported weights, see templates.py
-    correspondence: Literal["both", "whole", "fragments"] = "both"
-    patches: bool = True  # false: only the whole image, in both branches
-    temperature: int | float | str = 1.0  # a number, learned, or clip (CLIP's own logit scale)
     frozen_blocks: float = 0.5  # share of each tower's residual blocks, counted from the input
     freeze_stem: bool = False  # freeze also the layers below the first block: patch, token and position embeddings
 
@@ -69,7 +65,7 @@ class TrainConfig:
     batch_size: int = 12
     lr: float = 5e-6
     final_lr: float = 5e-7
-    head_lr: float | None = None  # alpha, overall weights and learned temperature; default: lr
+    head_lr: float | None = None  # of what a method has besides its backbone, such as MGS's alpha; default: lr
     weight_decay: float = 5e-4
     clip_gradient: float = 1.0
     save_minutes: float = 10.0  # last.pt is written after every epoch, and at this interval within one
@@ -87,6 +83,8 @@ class Config:
     precision: Precision = "auto"
     compile: bool = False  # torch.compile the image tower's blocks in training
     overwrite: bool = False  # train again over a finished run
+    method: str = "mgs"  # a row of METHODS
+    options: Any = None  # the method's own, a dataclass in its file; None: its defaults
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -97,23 +95,6 @@ class Config:
         return Path(self.runs) / self.name
 
 
-def config_of(content: Any) -> Config:
-    """The config that a checkpoint holds as plain values; `ValueError` if it is no config or has impossible values.
-
-    References such as `${oc.env:HOME}` are refused, since somebody else may have written the file.
-    """
-    try:
-        for key, value in flatten(content).items():
-            if "${" in f"{key}{value}":
-                raise ValueError(f"{key}: refers to something outside")
-        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))  # type: ignore[assignment]
-    except (OmegaConfBaseException, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    for key, problem in find_impossible_values(config):
-        raise ValueError(f"{key}: {problem}")
-    return config
-
-
 def config_sha256(config: Config) -> str:
     """SHA-256, in hex, of all options by which two runs can differ."""
     kept = {key: value for key, value in flat_config(config).items() if key not in NOT_THE_RUN}
@@ -121,9 +102,10 @@ def config_sha256(config: Config) -> str:
 
 
 def differing_keys(one: Config, other: Config, *, ignored: Sequence[str] = ()) -> list[str]:
-    """Dotted keys whose values differ between two configs."""
+    """Dotted keys whose values differ between two configs, which may be of two methods."""
     flat = [flat_config(config) for config in (one, other)]
-    return sorted(key for key in flat[0] if flat[0][key] != flat[1][key] and key not in ignored)
+    keys = (flat[0].keys() | flat[1].keys()).difference(ignored)
+    return sorted(key for key in keys if flat[0].get(key) != flat[1].get(key))
 
 
 def flat_config(config: Config) -> dict[str, Any]:
@@ -141,7 +123,6 @@ def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
 def find_impossible_values(config: Config) -> list[tuple[str, str]]:
     """Keys whose value has the right type and still cannot work, each with what it must be."""
     data, model, train = config.data, config.model, config.train
-    temperature = model.temperature
     rules = [
         (
             "name",
@@ -155,11 +136,6 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("data.workers", data.workers >= 0, "0 or more"),
         ("data.mos_range", is_range(data.mos_range), "[worst, best], two different numbers"),
         ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
-        (
-            "model.temperature",
-            temperature in ("learned", "clip") if isinstance(temperature, str) else is_positive(temperature),
-            "a number above 0, learned, or clip",
-        ),
         ("train.epochs", train.epochs >= 1, "1 or more"),
         ("train.batch_size", train.batch_size >= 1, "1 or more"),
         ("train.lr", is_positive(train.lr), "a number above 0"),
@@ -174,7 +150,9 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("train.cache_gb", train.cache_gb >= 0 and math.isfinite(train.cache_gb), "0 or more"),
         ("train.clip_gradient", is_positive(train.clip_gradient), "a number above 0"),
     ]
-    return [(key, f"must be {expected}") for key, holds, expected in rules if not holds]
+    options = config.options.find_impossible_values() if config.options else []
+    broken = [(key, expected) for key, holds, expected in rules if not holds]
+    return [(key, f"must be {expected}") for key, expected in [*broken, *((f"options.{k}", e) for k, e in options)]]
 
 
 def is_range(numbers: Sequence[float]) -> bool:

@@ -1,4 +1,4 @@
-"""From a command line's words and YAML files to a checked `Config`, and back to a file beside the results."""
+"""From words, YAML files and checkpoints to a checked `Config`, and back to a file beside the results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mgs
-from mgs.config import NOT_THE_RUN, Config, differing_keys, find_impossible_values
+from mgs.config import NOT_THE_RUN, Config, ViewsConfig, differing_keys, find_impossible_values, flatten
 from mgs.errors import UserError
 from mgs.files import whole_file
+from mgs.methods.table import METHODS, choose_cuts
+from mgs.renamed_keys import with_new_names
 
 CONFIGS = "configs"  # the folder of configs that ship: at the root of a checkout, in the package once installed
 SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no config is named
@@ -44,7 +46,10 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         base = find_shipped(Path(str(named))) if named else base_of(path, own)
         bases = read_bases(base, [path]) if base else []
         layers = [*bases, (str(path), own), *layers]
-    merged = OmegaConf.structured(Config)
+    without = [source for source, layer in layers if OmegaConf.select(layer, "model.patches") is False]
+    layers = [(source, with_new_names(source, layer)) for source, layer in layers]
+    drop_other_options(layers)
+    merged = schema_for(layers)
     for source, layer in layers:
         try:
             merged = OmegaConf.merge(merged, layer)
@@ -54,13 +59,67 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:  # of ???, which stands for a missing value
         raise UserError(f"{path or 'command line'}: {error.full_key}: {str(error).splitlines()[0]}") from None
+    fill_views(config)
+    if without and config.views.layout != "none":
+        raise UserError(
+            f"{without[0]}: model.patches=false, beside views.layout={config.views.layout}: say the latter alone"
+        )
     config.name = config.name or (path.stem if path else Path(config.data.table or "").stem)
     config.base = None  # its values are in the config now
+    config.options = config.options or METHODS[config.method].options()  # an empty section
     for key, problem in find_impossible_values(config):
         set_by = [place for place, layer in layers if OmegaConf.select(layer, key) is not None]
         source = set_by[-1] if set_by else str(path)
         raise UserError(f"{source}: {key}={OmegaConf.select(merged, key)}: {problem}")
     return config
+
+
+def config_of(content: Any) -> Config:
+    """The config that a checkpoint holds as plain values; `ValueError` if it is no config or has impossible values.
+
+    References such as `${oc.env:HOME}` are refused, since somebody else may have written the file.
+    """
+    if not isinstance(content, dict):  # OmegaConf would read a text as YAML
+        raise ValueError("a config is a mapping of keys to values, this is not")
+    try:
+        for key, value in flatten(content).items():
+            if "${" in f"{key}{value}":
+                raise ValueError(f"{key}: refers to something outside")
+        layer = with_new_names("config", OmegaConf.create(content))
+        config: Config = OmegaConf.to_object(OmegaConf.merge(schema_for([("method", layer)]), layer))  # type: ignore[assignment]
+        fill_views(config)
+    except (OmegaConfBaseException, TypeError, AttributeError, RecursionError, UserError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    for key, problem in find_impossible_values(config):
+        raise ValueError(f"{key}: {problem}")
+    return config
+
+
+def drop_other_options(layers: Sequence[tuple[str, DictConfig]]) -> None:
+    """Where a layer changes the method, the options in those below are of another one, and are forgotten."""
+    method = "mgs"
+    for i, (_, layer) in enumerate(layers):
+        named = layer.get("method")
+        if named is not None and named != method:
+            method = named
+            for _, below in layers[:i]:
+                below.pop("options", None)
+
+
+def schema_for(layers: Sequence[tuple[str, DictConfig]]) -> Any:
+    """The defaults, with the options of the method that the last of the layers to do so names."""
+    source, method = next(
+        ((s, layer["method"]) for s, layer in reversed(layers) if layer.get("method") is not None), ("", "mgs")
+    )
+    if str(method) not in METHODS:
+        raise UserError(f"{source}: method={method}: no such method; choose from {', '.join(METHODS)}")
+    return OmegaConf.structured(Config(options=METHODS[str(method)].options()))
+
+
+def fill_views(config: Config) -> None:
+    """Write down the cuts that the method decides, so that two configs of equal cuts are equal."""
+    cuts = choose_cuts(config.method, config.views)
+    config.views = ViewsConfig(cuts.windows, cuts.antialias)
 
 
 def load_configs(argv: Sequence[str]) -> list[Config]:

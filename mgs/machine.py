@@ -12,12 +12,14 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from tqdm import tqdm
 
 import mgs
@@ -26,6 +28,20 @@ from mgs.errors import UserError
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 EXACT = ("ieee", "none")  # torch's names for float32 products in full precision; none: no other was set
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how to compute. Nothing of it changes scores but for their last digits."""
+
+    device: torch.device
+    dtype: torch.dtype  # of matrix products
+
+    @classmethod
+    def choose(cls, device: str = "auto", precision: str = "auto") -> Machine:
+        """The machine for these options, as `choose_device` and `choose_precision` read them. Raises `UserError`."""
+        chosen = choose_device(device)
+        return cls(chosen, choose_precision(precision, chosen))
 
 
 def set_seed(seed: int) -> None:
@@ -141,23 +157,28 @@ def keep_freed_memory() -> None:
 
 
 def compile_or_not(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` of a function; if its first call fails, it warns and calls the function without compiling."""
-    compiled, chosen = torch.compile(function), None
+    """`torch.compile` of a function; once the compiler fails, it warns and calls the function without compiling.
+
+    The first axis of the second argument may have any length: it is the number of images, which differs at an epoch's
+    end.
+    """
+    compiled: Callable[..., Any] | None = torch.compile(function)
 
     @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        nonlocal chosen
-        if chosen:
-            return chosen(*args, **options)
+    def call(first: Any, x: torch.Tensor, *rest: Any) -> Any:
+        nonlocal compiled
+        if compiled is None:
+            return function(first, x, *rest)
+        if x.shape[0] > 1:  # torch always compiles a length of one apart
+            torch._dynamo.mark_dynamic(x, 0)
         try:
-            result = compiled(*args, **options)
-        except Exception as error:  # the compiler's stages have no common base class for what they raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return compiled(first, x, *rest)
+        except TorchDynamoException as error:  # of all of the compiler's stages, also when it compiles again
+            cause = getattr(error, "inner_exception", error)  # the first line of one that wraps another says nothing
+            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             tqdm.write(f"warning: torch.compile failed, continuing without it: {reason}", file=sys.stderr)
-            chosen = function
-            return function(*args, **options)
-        chosen = compiled  # from here on an error is the function's own
-        return result
+            compiled = None
+            return function(first, x, *rest)
 
     return call
 

@@ -26,7 +26,7 @@ from mgs.demo.prompts import (
     with_article,
     write_prompt,
 )  # fmt: skip
-from mgs.images.cuts import PATCH_PIXELS
+from mgs.images.cuts import Cuts
 from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS, sentences
 
 PART = "pretraining"  # of the drawn world
@@ -75,7 +75,7 @@ def describe(
     content: Content, damage: Damage, spots: list[tuple[float, float, float, float]], corner: tuple[int, int] | None
 ) -> View:
     """What can be seen in the window at that (top, left) corner; `None` is the whole picture."""
-    top, left, side = (0, 0, SIDE) if corner is None else (*corner, PATCH_PIXELS)
+    top, left, side = (0, 0, SIDE) if corner is None else (*corner, Cuts().side)
     share = [overlap(x, size, left, side) * overlap(y, size, top, side) for x, y, size, _ in spots]
     things = tuple(thing for thing, part in zip(content.things, share, strict=True) if part >= SEEN)
     hidden = {" ".join(thing) for thing, part in zip(content.things, share, strict=True) if part < 0.1}

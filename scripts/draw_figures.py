@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from mgs.backbones.openai import input_size
-from mgs.backbones.towers import finish_views, start_views
 from mgs.config_files import load_config
 from mgs.dimensions import Prompt
+from mgs.engine.engine import Engine, make_engine
 from mgs.errors import exit_on_user_error
-from mgs.images.cuts import PATCH_PIXELS, make_views, windows
+from mgs.images.cuts import Cuts, window_corners
 from mgs.images.decode import read_image
+from mgs.machine import Machine
 from mgs.methods.fragments import split_prompt
 from mgs.methods.mgs import MGS, TOP_PATCHES
 from mgs.methods.templates import AUTHENTICITY_AXIS, AUTHENTICITY_WORDS, QUALITY_AXIS, QUALITY_WORDS, joint_probability
@@ -48,12 +48,13 @@ def main(argv: Sequence[str]) -> None:
     table["style"] = styles.loc[table["image"], "prompt_style"].to_numpy()
     out.mkdir(parents=True, exist_ok=True)
     draw_gallery(table, root).savefig(out / "demo.png", dpi=100)
-    model = load_checkpoint(fold_folder(run, 1) / CHECKPOINT).model
+    checkpoint = load_checkpoint(fold_folder(run, 1) / CHECKPOINT)
+    engine = make_engine(checkpoint.model, checkpoint.config, Machine.choose("cpu"))
     table["parts"] = [len(split_prompt(p, s)) for p, s in zip(table["prompt"], table["style"], strict=True)]
     candidates = table[(table["parts"] == 3) & (table["style"] == "sentence")]
     chosen = candidates.sort_values("correspondence_mos").iloc[len(candidates) * 3 // 4]
     with torch.inference_mode():
-        draw_method(model, chosen, root / str(chosen["image"])).savefig(out / "method.png", dpi=110)
+        draw_method(engine, chosen, root / str(chosen["image"])).savefig(out / "method.png", dpi=110)
 
 
 def draw_gallery(table: pd.DataFrame, root: Path) -> Figure:
@@ -88,19 +89,17 @@ def wrap(text: str, width: int, *, lines: int) -> list[str]:
     return textwrap.wrap(clean_prompt(text), width, max_lines=lines, placeholder=" ...")
 
 
-def draw_method(model: MGS, row: pd.Series, path: Path) -> Figure:
+def draw_method(engine: Engine, row: pd.Series, path: Path) -> Figure:
     """One picture's way through MGS, left to right: views and texts, towers, the two branches, the scores."""
     image = read_image(path)
-    views = make_views(image, input_size(model.clip))
     prompt = Prompt(str(row["prompt"]), str(row["style"]))
     whole, fragments = clean_prompt(prompt.text), split_prompt(prompt.text, prompt.style)
-    scores = {name: value.item() for name, value in vars(model(views[None], [prompt])).items()}
-    vision = finish_views(model.clip, start_views(model.clip, views))  # (V, D)
-    text = model.encode_texts([*model.sentences, whole, *fragments])
-    level, rest = text[: len(model.sentences)], text[len(model.sentences) :]
-    joint = joint_probability((vision[0] @ level.T + (vision[1:] @ level.T).mean(0)) / 2, model.temperature)
-    fragment_patch = rest[1:] @ vision[1:].T  # (F, P)
-    weights = (rest[1:] @ rest[0]).softmax(0)
+    model, batch = engine.method, engine.stage([image], [prompt])
+    assert isinstance(model, MGS)
+    scores = {name: value.item() for name, value in engine.score(batch).items()}
+    found = model.compare(*engine.embed(batch.parts[0]))
+    joint = joint_probability((found.levels_whole + found.levels_patches.mean(1))[0] / 2, model.temperature)
+    fragment_patch, weights = found.fragments[0], found.weights[0]  # (F, P), (F,)
 
     figure = Figure(figsize=(15, 7.4))
     canvas = figure.add_axes((0, 0, 1, 1))
@@ -108,7 +107,7 @@ def draw_method(model: MGS, row: pd.Series, path: Path) -> Figure:
     canvas.set_axis_off()
 
     inputs = figure.add_axes((0.015, 0.46, 0.19, 0.40))
-    draw_windows(inputs, image)
+    draw_windows(inputs, image, engine.cuts)
     canvas.text(2, 66, "image: view 0, and nine 384-pixel patches", fontsize=9, color=IMAGE, ha="left")
     sentence = "A photo of {bad ... perfect} quality\nthat appears {unrealistic ... highly realistic}."
     box(canvas, (1.5, 22.5, 29, 7), f"25 sentences\n{sentence}", TEXT)
@@ -137,7 +136,7 @@ def draw_method(model: MGS, row: pd.Series, path: Path) -> Figure:
 
     quality = joint.sum(AUTHENTICITY_AXIS)
     authenticity = joint.sum(QUALITY_AXIS)
-    whole_cosine = (vision[0] @ rest[0]).item()
+    whole_cosine = found.whole.item()
     parts = (weights * fragment_patch.topk(TOP_PATCHES, -1).values.mean(-1)).sum().item()
     share = model.alpha.sigmoid().item()
     marginals = [
@@ -164,12 +163,12 @@ def draw_method(model: MGS, row: pd.Series, path: Path) -> Figure:
     return figure
 
 
-def draw_windows(axes: Axes, image: torch.Tensor) -> None:
+def draw_windows(axes: Axes, image: torch.Tensor, cuts: Cuts) -> None:
     """The picture with the windows of the nine patches, a little apart so that all can be seen."""
     axes.imshow(image.permute(1, 2, 0).numpy())
-    for i, (y, x) in enumerate(windows(image.shape, "grid")):
+    for i, (y, x) in enumerate(window_corners(image.shape, cuts)):
         inset = 3 * i
-        side = PATCH_PIXELS - 2 * inset
+        side = cuts.side - 2 * inset
         axes.add_patch(
             Rectangle((x + inset, y + inset), side, side, fill=False, edgecolor=IMAGE, linewidth=0.9, alpha=0.9)
         )

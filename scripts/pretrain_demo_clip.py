@@ -32,10 +32,11 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
+from mgs.backbones.clip import MEAN, STD
 from mgs.demo import generators as generators
 from mgs.demo.prompts import STYLES, sample_content, write_prompt
 from mgs.files import whole_file
-from mgs.images.cuts import CLIP_MEAN, CLIP_STD, make_views, windows
+from mgs.images.cuts import Cuts, cut_views, window_corners
 from mgs.machine import set_seed
 from scripts.demo_captions import FACTS, LEVEL_SENTENCES, PART, View, caption, contradict, describe
 
@@ -47,6 +48,7 @@ ARCHITECTURE = {
 SIZE = ARCHITECTURE["image_resolution"]
 VIEWS_KEPT = 3  # the whole picture and two windows
 MAX_LOGIT_SCALE = math.log(100)
+CUTS = Cuts()
 
 
 def draw_views(seeds: Iterable[tuple[int, int]]) -> tuple[NDArray[np.uint8], list[tuple[View, ...]]]:
@@ -62,11 +64,16 @@ def draw_views(seeds: Iterable[tuple[int, int]]) -> tuple[NDArray[np.uint8], lis
         picture = generators.draw(drawn, damage, np.random.default_rng(pencil))
         chw = torch.from_numpy(picture).permute(2, 0, 1)
         kept = [0, *sorted(1 + rng.permutation(9)[: VIEWS_KEPT - 1])]
-        views = make_views(chw, SIZE)[kept].permute(0, 2, 3, 1) * torch.tensor(CLIP_STD) + torch.tensor(CLIP_MEAN)
+        views = cut(chw)[kept].permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)
         pixels.append((views * 255).round().clip(0, 255).byte().numpy())
-        corners = list(windows(chw.shape, "grid"))
+        corners = window_corners(chw.shape, CUTS)
         notes.append(tuple(describe(content, damage, spots, None if v == 0 else corners[v - 1]) for v in kept))
     return np.stack(pixels), notes
+
+
+def cut(picture: Tensor) -> Tensor:
+    """A picture, uint8 (3, H, W), as the model's views, (10, 3, 96, 96)."""
+    return cut_views(picture, CUTS, SIZE, torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None])
 
 
 def as_table(sets: Sequence[frozenset[str]]) -> Tensor:
@@ -99,7 +106,7 @@ def encode_text(model: CLIP, texts: Sequence[str]) -> Tensor:
 
 def encode_image(model: CLIP, pixels: Tensor) -> Tensor:
     """Unit-norm embeddings of (B, 96, 96, 3) uint8 views."""
-    views = (pixels.float() / 255 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+    views = (pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     return F.normalize(model.encode_image(views.permute(0, 3, 1, 2)), dim=-1)
 
 
@@ -199,7 +206,7 @@ def draw_held_out(seed: int, count: int) -> tuple[Tensor, list[str], NDArray[np.
         content = sample_content(rng, PART)
         drawn = generators.make_mistakes(content, float(rng.beta(*generator.mistakes_law)), rng)
         damage = generators.sample_damage(generator, rng)
-        pictures.append(make_views(torch.from_numpy(generators.draw(drawn, damage, rng)).permute(2, 0, 1), SIZE)[0])
+        pictures.append(cut(torch.from_numpy(generators.draw(drawn, damage, rng)).permute(2, 0, 1))[0])
         prompts.append(write_prompt(content, STYLES[number % len(STYLES)]))
         truths.append((damage.quality, damage.authenticity, generators.true_correspondence(content, drawn)))
     return torch.stack(pictures), prompts, np.array(truths)

@@ -10,8 +10,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
+from mgs.backbones.clip import CLIPBackbone
 from mgs.backbones.openai import openai_clip
+from mgs.backbones.packing import PackedTexts
+from mgs.backbones.texts import TextEncoder
+from mgs.engine.engine import make_engine
 from mgs.evaluation import report
+from mgs.machine import Machine
+from mgs.methods.table import make_method
+from mgs.scoring.loading import Source
+from mgs.scoring.scorer import Scorer
 from mgs.training import log
 
 torch.set_num_threads(1)  # the towers here are tiny: waiting for a second thread costs more than it brings
@@ -60,6 +68,28 @@ def random_clip(*, size=96, patch=16, width=128, layers=3, embed=64, text_width=
     return clip.eval()
 
 
+def random_backbone(**shape):
+    """`random_clip` as a backbone."""
+    return CLIPBackbone(random_clip(**shape), "test")
+
+
+def encoder_of(backbone):
+    """A backbone's text tower as a function of texts, on the CPU."""
+    return TextEncoder(backbone, lambda texts: PackedTexts.of([backbone.tokenize(text) for text in texts]))
+
+
+def embed_views(backbone, views):
+    """Views, (..., 3, S, S), as embeddings, (..., D)."""
+    return backbone.finish_images(backbone.start_images(views))
+
+
+def score_views(method, views, prompts):
+    """A method's scores, (B,) by dimension, of (B, V, 3, S, S) views with their prompts, without an engine."""
+    reading = method.read(prompts)
+    images, texts = embed_views(method.backbone, views), encoder_of(method.backbone)(reading.texts)
+    return method.score(images, texts, reading.numbers)
+
+
 @pytest.fixture
 def two_threads(request):
     """Two threads for a test that, where all is asked for, runs on full-size towers too."""
@@ -103,6 +133,12 @@ def skip_plots(patch):
         patch.setattr(log, name, lambda *args: None)
     patch.setattr(report, "draw_sections", lambda *args: {})
     patch.setattr(report, "choose_gallery", lambda *args: {})
+
+
+def make_scorer(backbone, config, scored):
+    """A config's method as a scorer that gives the dimensions `scored`, on the CPU."""
+    engine = make_engine(make_method(backbone, config), config, Machine.choose("cpu", "fp32"))
+    return Scorer(engine, Source("test", "", tuple(scored)))
 
 
 @pytest.fixture

@@ -86,8 +86,8 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
 
 def open_config(folder: Path) -> tuple[list[Call], list[bytes]]:
     """A YAML file with a command line's words behind it, each after a zero byte; and what a checkpoint holds."""
-    from mgs.config import Config, config_of, flat_config
-    from mgs.config_files import load_config
+    from mgs.config import Config, flat_config
+    from mgs.config_files import config_of, load_config
     from mgs.errors import UserError
 
     path = folder / "own.yaml"
@@ -112,10 +112,11 @@ def open_config(folder: Path) -> tuple[list[Call], list[bytes]]:
     seeds = [
         b"data: {table: mos.csv, mos_range: [1, 9]}\nmodel: {clip: demo}\ntrain: {epochs: 3, lr: 1e-3}\nfolds: [1]\n",
         b"base: base.yaml\nname: x\n\0train.lr=1e-3\0folds=[1,2]\0model.temperature=learned",
+        b"method: mgs\noptions: {templates: separate}\n\0name=x\0options.temperature=2\0model.patches=false",
         b"name: x\n\0base=" + bytes(folder / "base.yaml"),
         b"name: ${oc.env:HOME}\ndata:\n  root: ${name}\n  table: &a x\n  splits: *a\n\0name=${data.root}",
         b"name: x\n\0" + b"\0".join(f"{key}={json.dumps(value)}".encode() for key, value in values),
-        b'{"name": "x", "data": {"dataset": "demo"}, "model": {"temperature": "clip"}, "folds": [1], "seed": 3}',
+        b'{"name": "x", "data": {"dataset": "demo"}, "options": {"temperature": "clip"}, "folds": [1], "seed": 3}',
         b"name: !!python/object/apply:os.getcwd []\n<<: {a: 1}\n? [1, 2]\n: 2024-01-01\n1: 0x10\nnull: !!set {a}\n",
     ]
     return [from_file, from_metadata], seeds
@@ -130,16 +131,18 @@ def open_checkpoint(folder: Path) -> tuple[list[Call], list[bytes]]:
     import torch
     from safetensors.torch import save
 
-    from mgs.backbones.openai import Backbone, load_backbone, openai_clip
-    from mgs.config import Config, ModelConfig
-    from mgs.methods.mgs import MGS
+    from mgs.backbones.clip import CLIPBackbone
+    from mgs.backbones.openai import openai_clip
+    from mgs.backbones.table import load_backbone
+    from mgs.config import Config
+    from mgs.methods.table import make_method
     from mgs.training.checkpoint import copy_for_checkpoint, load_checkpoint
     from mgs.training.import_original import read_original
 
     clip = openai_clip().model.CLIP(16, 8, 1, 64, 4, 8, 8, 64, 1, 1).eval()
-    model = MGS(clip, ModelConfig(clip="mine"))
+    model = make_method(CLIPBackbone(clip, "mine", "0"), Config(name="x"))
     facts = {"dataset": "custom", "protocol": "published", "fold": 1, "epoch": 1, "val": {"quality": {"srcc": 0.5}}}
-    tensors, metadata = copy_for_checkpoint(model, Config(name="x"), Backbone(clip, "mine", "0", False), facts)
+    tensors, metadata = copy_for_checkpoint(model, Config(name="x"), facts)
     whole = save(tensors)
     header = whole[8 : 8 + int.from_bytes(whole[:8], "little")].strip()
     scripted, saved = (
@@ -179,7 +182,9 @@ def open_checkpoint(folder: Path) -> tuple[list[Call], list[bytes]]:
     small = {name: value for name, value in tensors.items() if value.numel() < 100}
     strange = save({**small, "f8": torch.zeros(2).to(torch.float8_e4m3fn), "n": torch.ones(2, dtype=torch.int64)})
     about = json.dumps(metadata).encode()
-    seeds = [b"h" + about + b"\0" + header, b"h" + about + b"\0" + header.replace(b"clip.", b""), b"r" + strange]
+    older = b"h" + about.replace(b"mgs-2", b"mgs-1") + b"\0" + header.replace(b"backbone.", b"clip.")
+    bare = b"h" + about + b"\0" + header.replace(b"backbone.", b"")
+    seeds = [b"h" + about + b"\0" + header, older, bare, b"r" + strange]
     seeds += [b"s" + content for name, content in scripted.items() if name.endswith("/data.pkl")]
     seeds += [b"t" + bytes([i]) + members["archive/data.pkl"] for i, members in enumerate(saved)]
     torch.save({"module.w": torch.ones(3)}, buffer := io.BytesIO(), _use_new_zipfile_serialization=False)
@@ -319,7 +324,7 @@ def fuzz(door: Door, folder: Path, corpus: Path, findings: Path, seconds: int) -
         del sys.modules[name]  # so that it is imported again, which is when it is instrumented
     with atheris.instrument_imports(include=list(door.instrumented)):
         calls, seeds = door.open(folder)
-        from mgs.data import images  # noqa: F401 - for `problem_of`
+        from mgs.images import decode  # noqa: F401 - for `problem_of`
     for i, seed in enumerate(seeds):
         (corpus / f"seed{i}").write_bytes(seed)
 

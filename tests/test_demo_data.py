@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from mgs.backbones.openai import load_backbone
+from mgs.backbones.clip import MEAN, STD
+from mgs.backbones.openai import build_clip
+from mgs.backbones.table import load_backbone
 from mgs.demo.generators import (
     AUTHENTICITY_DAMAGES,
     GENERATORS,
@@ -40,7 +42,7 @@ from mgs.demo.prompts import (
 )
 from mgs.demo.write import SIZES, rate, write_demo
 from mgs.errors import UserError
-from mgs.images.cuts import make_views
+from mgs.images.cuts import Cuts, cut_views
 from scripts.demo_captions import FACTS, caption, contradict, describe
 
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
@@ -70,9 +72,15 @@ def contents(part: str, count: int) -> Iterator[Content]:
     return (sample_content(rng, part) for _ in range(count))
 
 
+def views_of(picture: np.ndarray) -> torch.Tensor:
+    """What the model sees of a picture, (V, 3, 96, 96)."""
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (MEAN, STD))
+    return cut_views(torch.from_numpy(picture).permute(2, 0, 1), Cuts(), 96, mean, std)
+
+
 def detail(picture: np.ndarray) -> float:
     """Mean step between neighbouring pixels of what the model sees of the whole picture."""
-    whole = make_views(torch.from_numpy(picture).permute(2, 0, 1), 96)[0]
+    whole = views_of(picture)[0]
     return float(whole.diff(dim=-1).abs().mean())
 
 
@@ -170,9 +178,9 @@ def test_damage_outlives_the_squeeze_to_the_models_input() -> None:
     assert grains == sorted(grains)
     fades = [float(drawn(fade=level).std()) for level in (0, 0.15, 0.5, 1)]
     assert fades == sorted(fades, reverse=True)
-    clean = make_views(torch.from_numpy(drawn()).permute(2, 0, 1), 96)
+    clean = views_of(drawn())
     for name in (*QUALITY_DAMAGES, *AUTHENTICITY_DAMAGES):
-        views = make_views(torch.from_numpy(drawn(**{name: 0.5})).permute(2, 0, 1), 96)
+        views = views_of(drawn(**{name: 0.5}))
         assert (views - clean).abs().mean((1, 2, 3)).min() > 0.01, name  # in every one of the ten views
 
 
@@ -228,10 +236,10 @@ def test_the_demo_clip_is_small_and_says_how_it_was_made() -> None:
 def test_the_demo_clip_loads_into_openais_architecture_and_tells_most_colours_apart() -> None:
     import clip
 
-    model = load_backbone("demo").clip
+    model = build_clip(load_backbone("demo").state_dict(), ASSET)
     asked = [Content(((colour, "square"),)) for colour in COLOURS]
     pictures = [draw(as_asked(content), Damage(), np.random.default_rng(0)) for content in asked]
-    views = torch.stack([make_views(torch.from_numpy(picture).permute(2, 0, 1), 96)[0] for picture in pictures])
+    views = torch.stack([views_of(picture)[0] for picture in pictures])
     with torch.no_grad():
         images = model.encode_image(views)
         texts = model.encode_text(clip.tokenize([write_prompt(content, "hybrid") for content in asked]))

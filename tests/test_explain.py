@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import make_scorer
 from typer.testing import CliRunner
 
 from mgs import Scorer
-from mgs.backbones.openai import load_backbone
+from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.table import load_backbone
 from mgs.cli import app
-from mgs.config import Config, ModelConfig, ViewsConfig
+from mgs.config import Config, ViewsConfig
 from mgs.errors import UserError
 from mgs.methods.mgs import MGS
 from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
@@ -49,11 +51,11 @@ def test_the_parts_add_up_to_the_scores(scorer, prompt):
 
 def test_an_image_is_decoded_and_encoded_once(scorer, own_set, monkeypatch):
     calls = []
-    for owner, name in ((scorer_module, "load_image"), (MGS, "start"), (MGS, "compare")):
+    for owner, name in ((scorer_module, "load_image"), (CLIPBackbone, "start_images"), (MGS, "compare")):
         function = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, f=function, n=name, **k: calls.append(n) or f(*a, **k))
     scorer.explain(own_set / "0.png", "a wall")
-    assert calls == ["load_image", "start", "compare"]
+    assert calls == ["load_image", "start_images", "compare"]
 
 
 def test_a_picture_that_cannot_be_written_whole_is_not_there(scorer, tmp_path, monkeypatch):
@@ -87,8 +89,8 @@ def test_a_patch_score_is_what_an_image_of_such_patches_would_get(scorer, monkey
     explanation = scorer.explain(grey_picture(), "a wall")
     compare = MGS.compare
 
-    def all_alike(self, halfway, prompts):
-        found = compare(self, halfway, prompts)
+    def all_alike(self, *embedded):
+        found = compare(self, *embedded)
         found.levels_patches = found.levels_patches[:, 4:5].expand_as(found.levels_patches)
         return found
 
@@ -98,8 +100,8 @@ def test_a_patch_score_is_what_an_image_of_such_patches_would_get(scorer, monkey
 
 
 def test_without_patches_the_whole_image_is_the_one_patch(own_set, tmp_path):
-    clip = load_backbone(str(own_set / "clip.safetensors")).clip
-    scorer = Scorer(MGS(clip, ModelConfig(patches=False)), ["quality"], ViewsConfig(), Config(device="cpu"))
+    backbone = load_backbone(str(own_set / "clip.safetensors"))
+    scorer = make_scorer(backbone, Config(views=ViewsConfig(layout="none")), ["quality"])
     explanation = scorer.explain(grey_picture(), "a wall, with a door")
     assert len(explanation.boxes) == len(explanation.patch_quality) == len(explanation.fragments[0].patches) == 1
     assert explanation.patch_quality[0] == pytest.approx(explanation.score.quality, abs=1e-5)

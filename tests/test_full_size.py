@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_clip
+from conftest import random_backbone, score_views
 
 from mgs.config import Config
 from mgs.datasets.samples import Sample
 from mgs.dimensions import Prompt
-from mgs.engine.engine import Pipeline
+from mgs.engine.engine import make_engine
+from mgs.engine.loader import Loader
 from mgs.images.cache import ImageCache
-from mgs.machine import compile_or_not
-from mgs.methods.mgs import MGS
+from mgs.machine import Machine, compile_or_not
+from mgs.methods.table import make_method
 from mgs.training.trainer import Trainer
 
 FULL = {"size": 224, "width": 768, "layers": 12, "embed": 512, "text_width": 512, "text_layers": 12}
@@ -30,24 +31,18 @@ FULL = {"size": 224, "width": 768, "layers": 12, "embed": 512, "text_width": 512
     ids=["small", "ViT-B/16"],
 )
 def test_a_training_step_moves_what_trains_and_nothing_else(two_threads, shape, parameters, trained):
-    clip = random_clip(**shape)
     config = Config(name="x")
     config.data.workers, config.train.batch_size = 0, 2
-    model = MGS(clip, config.model)
+    model = make_method(random_backbone(**shape), config)
     targets = {"quality": 4.0, "authenticity": 1.0, "correspondence": 2.0}
     prompts = ["a bench", "a red bus on a road next to a tree"]
-    batch = [
-        (torch.randint(0, 256, (3, 512, 640), dtype=torch.uint8), Sample(p, p, p, "sentence", targets)) for p in prompts
-    ]
-    trainer = Trainer(
-        model,
-        [sample for _, sample in batch],
-        config,
-        Pipeline.of(config, config.views, clip.visual.input_resolution, ImageCache(Path("unused"))),
-    )
+    samples = [Sample(p, p, p, "sentence", targets) for p in prompts]
+    loader = Loader(make_engine(model, config, Machine.choose("cpu", "fp32")), ImageCache(Path("unused")))
+    trainer = Trainer(loader, samples, config)
+    pictures = [torch.randint(0, 256, (3, 512, 640), dtype=torch.uint8) for _ in samples]
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     assert sum(p.numel() for p in before.values()) == pytest.approx(parameters, rel=1e-3)
-    assert trainer.step(batch) > 0
+    assert trainer.step(loader.stage(samples, pictures)) > 0
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     # No MOS of `overall` here, so its weights have no gradient.
@@ -58,16 +53,16 @@ def test_a_training_step_moves_what_trains_and_nothing_else(two_threads, shape, 
 
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_scores(capsys):
-    model = MGS(random_clip(), Config().model)
+    model = make_method(random_backbone(), Config())
     views, prompts = torch.randn(2, 10, 3, 96, 96), [Prompt("a bench"), Prompt("a red bus on a road")]
     with torch.no_grad():
-        eager = model(views, prompts)
-        model.run_block = compile_or_not(model.run_block)
-        compiled = model(views, prompts)
+        eager = score_views(model, views, prompts)
+        model.backbone.run_block = compile_or_not(model.backbone.run_block)
+        compiled = score_views(model, views, prompts)
     if "torch.compile failed" in capsys.readouterr().err:
         pytest.skip("torch.compile finds no compiler on this machine")
-    for name, values in vars(eager).items():
-        torch.testing.assert_close(vars(compiled)[name], values, atol=1e-5, rtol=0)
+    for name, values in eager.items():
+        torch.testing.assert_close(compiled[name], values, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

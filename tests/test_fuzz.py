@@ -214,7 +214,7 @@ def test_a_small_file_of_empty_tensors_does_not_have_a_huge_clip_built(tmp_path)
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"  # a failing test must not fill the machine
         "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
-        "from mgs.backbones.openai import load_backbone\nfrom mgs.errors import UserError\n"
+        "from mgs.backbones.table import load_backbone\nfrom mgs.errors import UserError\n"
         "for path in sys.argv[1:]:\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "    try: load_backbone(path)\n    except UserError: pass\n"

@@ -1,12 +1,11 @@
 """The frozen half is computed once per image, and training goes on as if it were computed every time."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_clip
+from conftest import random_backbone
 from typer.testing import CliRunner
 
 from mgs import machine
@@ -14,11 +13,12 @@ from mgs.cli import app
 from mgs.config import Config, ModelConfig, ViewsConfig
 from mgs.datasets.samples import Sample
 from mgs.engine import halves as module
-from mgs.engine.engine import Pipeline
-from mgs.engine.halves import ActivationCache, describe_key
+from mgs.engine.engine import make_engine
+from mgs.engine.halves import KeptHalves, describe_key
 from mgs.errors import UserError
 from mgs.images.cache import ImageCache
-from mgs.methods.mgs import MGS
+from mgs.machine import Machine
+from mgs.methods.table import make_method
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
 
@@ -31,9 +31,9 @@ def computed(monkeypatch):
     names = []
     compute = module.compute
 
-    def note(model, sample, pipeline):
+    def note(engine, images, sample):
         names.append(sample.name)
-        return compute(model, sample, pipeline)
+        return compute(engine, images, sample)
 
     monkeypatch.setattr(module, "compute", note)
     return names
@@ -81,7 +81,7 @@ def test_what_was_damaged_or_removed_is_made_again_by_the_next_run_and_named_by_
     assert len(computed) - first == 1 + 2
     assert len(kept(here)) == before + 1
 
-    cache = ActivationCache(here / "nowhere", ImageCache(here))
+    cache = KeptHalves(here / "nowhere", ImageCache(here))
     sample = Sample("a.png", here / "0.png", "", "sentence", {})
     cache.images.fill([sample.image], "ram", torch.device("cpu"))
     with pytest.raises(UserError, match="gone or damaged since training began"):
@@ -118,28 +118,29 @@ def test_clean_removes_what_is_kept_and_nothing_else(here):
 
 
 def test_whatever_the_frozen_half_depends_on_gives_another_key():
-    def key(*, clip=None, size=96, views=None, dtype=torch.float32, stored=torch.float32, **model):
-        config = Config(model=ModelConfig(freeze_stem=True, **model))
-        mgs = MGS(clip or random_clip(layers=4), config.model)
-        pipeline = Pipeline(views or ViewsConfig(), size, torch.device("cpu"), dtype, ImageCache(Path("unused")))
-        return describe_key(mgs, pipeline, stored)
+    def key(*, backbone=None, views=None, dtype=torch.float32, stored=torch.float32, **model):
+        config = Config(model=ModelConfig(freeze_stem=True, **model), views=views or ViewsConfig())
+        method = make_method(backbone or random_backbone(layers=4), config)
+        return describe_key(make_engine(method, config, Machine(torch.device("cpu"), dtype)), stored)
 
-    other = random_clip(layers=4)
-    with torch.no_grad():
-        other.visual.transformer.resblocks[1].mlp.c_fc.bias[3] += 1e-3
-    upper = random_clip(layers=4)
-    with torch.no_grad():
-        upper.visual.transformer.resblocks[2].mlp.c_fc.bias[3] += 1
-    assert key() == key() == key(clip=upper)  # what trains is not part of it
+    def changed(block, by):
+        backbone = random_backbone(layers=4)
+        with torch.no_grad():
+            backbone.visual.transformer.resblocks[block].mlp.c_fc.bias[3] += by
+        return backbone
+
+    smaller = random_backbone(layers=4)
+    smaller.size = 64
+    assert key() == key() == key(backbone=changed(2, by=1))  # what trains is not part of it
     keys = [
         key(),
-        key(clip=other),
-        key(size=64),
+        key(backbone=changed(1, by=1e-3)),
+        key(backbone=smaller),
         key(views=ViewsConfig(antialias=True)),
         key(views=ViewsConfig(layout="cover")),
+        key(views=ViewsConfig(layout="none")),
         key(dtype=torch.bfloat16),
         key(stored=torch.float16),
         key(frozen_blocks=0.25),
-        key(patches=False),
     ]
     assert len(set(keys)) == len(keys)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, features
 from PIL.PngImagePlugin import PngImageFile
 
-from mgs.images.cuts import make_views
+from mgs.images.cuts import Cuts, cut_views
 from mgs.images.decode import BadImage, read_image
 
 SIDE = 600  # above 512, so that nothing is enlarged
@@ -278,5 +278,5 @@ def test_a_name_that_would_drive_the_terminal_is_told_in_escapes():
 def test_views_leave_the_pictures_that_they_are_cut_from_alone():
     picture = torch.rand(3, 520, 560) * 255
     before = picture.clone()
-    make_views(picture, 32)
+    cut_views(picture, Cuts(), 32, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     assert torch.equal(picture, before)

@@ -7,7 +7,7 @@ import os
 import oracle
 import pytest
 import torch
-from conftest import random_clip
+from conftest import random_clip, score_views
 from typer.testing import CliRunner
 
 from mgs import Scorer
@@ -50,12 +50,12 @@ def test_an_original_checkpoint_scores_as_it_did_with_its_axes_under_their_right
     its_quality, its_authenticity = plain["authenticity"], plain["quality"]  # the original's names for them
     shares = softmax([1.5, -0.5, 0.2])
     with torch.inference_mode():
-        ours = scorer.model(views, [Prompt("a cat, on a mat", "keywords")])
-    assert ours.quality.item() == pytest.approx(its_quality, abs=1e-5)
-    assert ours.authenticity.item() == pytest.approx(its_authenticity, abs=1e-5)
-    assert ours.correspondence.item() == pytest.approx(plain["correspondence"], abs=1e-5)
+        ours = score_views(scorer.model, views, [Prompt("a cat, on a mat", "keywords")])
+    assert ours["quality"].item() == pytest.approx(its_quality, abs=1e-5)
+    assert ours["authenticity"].item() == pytest.approx(its_authenticity, abs=1e-5)
+    assert ours["correspondence"].item() == pytest.approx(plain["correspondence"], abs=1e-5)
     three = (its_quality, its_authenticity, plain["correspondence"])
-    assert ours.overall.item() == pytest.approx(sum(map(operator.mul, shares, three)), abs=1e-5)
+    assert ours["overall"].item() == pytest.approx(sum(map(operator.mul, shares, three)), abs=1e-5)
 
 
 def test_an_imported_checkpoint_is_explained_by_its_own_axes(tmp_path, own_set):

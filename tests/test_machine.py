@@ -6,10 +6,11 @@ import threading
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from mgs import machine
 from mgs.errors import explain_failure, is_out_of_memory
-from mgs.machine import choose_precision, environment, exact_products
+from mgs.machine import choose_precision, compile_or_not, environment, exact_products
 
 CPU = torch.device("cpu")
 REDUCED = {  # by each of torch's three ways to ask for TF32
@@ -97,3 +98,87 @@ def test_running_out_of_memory_is_known_by_all_its_names(text):
 
 def test_the_record_of_the_machine_needs_no_setting_that_may_be_mixed():
     assert "tf32" not in environment(CPU)
+
+
+class StubCompiler:
+    """In place of torch.compile: gives the function itself, which on the calls named in `fails` raises that error."""
+
+    def __init__(self, fails):
+        self.fails, self.calls = fails, 0
+
+    def __call__(self, function):
+        def compiled(*args):
+            self.calls += 1
+            if self.calls in self.fails:
+                raise self.fails[self.calls]
+            return function(*args)
+
+        return compiled
+
+
+def scaled(factor, x):
+    """Any function of the kind that is compiled."""
+    return factor * x.sin()
+
+
+@pytest.mark.parametrize("when", [1, 3])
+def test_a_compiler_that_fails_on_the_first_call_or_a_later_one_is_left_with_one_warning(monkeypatch, capsys, when):
+    stub = StubCompiler({when: TorchDynamoException("no compiler\nhere")})
+    monkeypatch.setattr(torch, "compile", stub)
+    function, x = compile_or_not(scaled), torch.randn(4, 3)
+    for _ in range(5):
+        assert torch.equal(function(2.0, x), scaled(2.0, x))
+    assert stub.calls == when  # then it is not asked again
+    assert capsys.readouterr().err.splitlines() == ["warning: torch.compile failed, continuing without it: no compiler"]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("of the function's own"), torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()]
+)
+def test_an_error_that_is_not_the_compilers_passes_and_the_compiled_function_stays(monkeypatch, capsys, error):
+    stub = StubCompiler({2: error})
+    monkeypatch.setattr(torch, "compile", stub)
+    function, x = compile_or_not(scaled), torch.randn(4, 3)
+    function(2.0, x)
+    with pytest.raises(type(error)):
+        function(2.0, x)
+    function(2.0, x)
+    assert stub.calls == 3
+    assert capsys.readouterr().err == ""
+
+
+def compile_with(backend, compiler=torch.compile):
+    """torch.compile with one's own backend in place of the slow one."""
+    return lambda function: compiler(function, backend=backend)
+
+
+def test_what_the_compiler_compiles_serves_every_number_of_images(monkeypatch):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", compile_with(count))
+    function, factor = compile_or_not(scaled), torch.tensor(2.0)
+    for images in (12, 12, 7, 2, 120):
+        x = torch.randn(images, 3)
+        assert torch.equal(function(factor, x), scaled(factor, x))
+    assert len(graphs) == 1
+    x = torch.randn(1, 3)  # torch always compiles a length of one apart
+    assert torch.equal(function(factor, x), scaled(factor, x))
+    assert len(graphs) <= 2
+
+
+def test_whatever_a_backend_raises_while_it_compiles_counts_as_the_compilers_error(monkeypatch, capsys):
+    def refuse(graph, inputs):
+        raise RuntimeError("no C++ compiler on this machine")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", compile_with(refuse))
+    function, factor, x = compile_or_not(scaled), torch.tensor(2.0), torch.randn(4, 3)
+    for _ in range(2):
+        assert torch.equal(function(factor, x), scaled(factor, x))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: torch.compile")]
+    assert "no C++ compiler on this machine" in line

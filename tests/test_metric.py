@@ -1,14 +1,18 @@
 """MGS inside other people's code: tensors in, the same scores out, gradients down to the pixels."""
 
+import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from fake_cuda import fake_cuda
 
 from mgs import Scorer
 from mgs.errors import UserError
-from mgs.scoring.metric import create_metric
+from mgs.scoring.metric import ImageMetric, create_metric
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +117,75 @@ def test_a_metric_computes_in_float32_whatever_surrounds_it(clip, pictures):
     torch.testing.assert_close(torch.nn.Sequential(metric).to(torch.bfloat16)(images), expected, atol=1e-6, rtol=0)
 
 
-def test_a_metric_waits_for_the_scorer_that_shares_its_texts(clip, pictures):
+def test_a_metric_does_not_wait_for_the_scorer_whose_weights_it_shares(clip, pictures):
     metric = create_metric("quality", clip=clip)
     images = torch.from_numpy(pictures[:1]).float() / 255
+    expected = metric(images)
     with ThreadPoolExecutor(1) as pool:
-        with metric.scorer.lock:
-            found = pool.submit(metric, images)
-            with pytest.raises(TimeoutError):
-                found.result(timeout=0.3)
-        assert found.result().shape == (1,)
+        free = threading.Event()
+        busy = pool.submit(metric.scorer.batcher.call, free.wait)
+        try:
+            assert torch.equal(metric(images), expected)
+        finally:
+            free.set()
+        assert busy.result()
+
+
+def test_a_metric_is_in_float32_whatever_precision_its_scorer_has(clip, pictures):
+    images = torch.from_numpy(pictures[:2]).float() / 255
+    expected = create_metric("correspondence", clip=clip)(images, PROMPTS[:2])
+    scorer = Scorer.zero_shot(clip)
+    scorer.engine.machine = replace(scorer.engine.machine, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ImageMetric(scorer, "correspondence")(images, PROMPTS[:2])
+    assert torch.equal(found, expected)
+
+
+def test_a_copied_metric_has_weights_and_engine_of_its_own(clip, pictures):
+    metric = create_metric("correspondence", clip=clip)
+    images = torch.from_numpy(pictures[:1]).float() / 255
+    expected = metric(images, ["a bird"])
+    other = copy.deepcopy(metric)
+    assert torch.equal(other(images, ["a bird"]), expected)
+    with fake_cuda():
+        other.to("cuda")
+    assert torch.equal(metric(images, ["a bird"]), expected)
+    assert metric.scorer.score(torch.from_numpy(pictures[0]), "a bird").correspondence == pytest.approx(expected.item())
+
+
+def test_weights_that_a_host_saved_with_an_older_version_are_read(clip, pictures):
+    host = torch.nn.ModuleDict({"loss": create_metric("quality", clip=clip)})
+    state = {name.replace("model.backbone.", "model.clip."): value for name, value in host.state_dict().items()}
+    host.load_state_dict(state)
+
+
+def test_texts_that_a_scorer_has_kept_may_meet_gradients(clip, pictures):
+    metric = create_metric("correspondence", clip=clip)
+    images = (torch.from_numpy(pictures[:1]).float() / 255).requires_grad_()
+    expected = torch.autograd.grad(metric(images, PROMPTS[1:2]).sum(), images)
+    metric.scorer.engine.texts.embeddings.forget()
+    metric.scorer.score(torch.from_numpy(pictures[0]), PROMPTS[1])
+    torch.testing.assert_close(torch.autograd.grad(metric(images, PROMPTS[1:2]).sum(), images), expected)
+    metric.scorer.engine.texts.embeddings.forget()
+    with torch.inference_mode():
+        metric(images.detach(), PROMPTS[1:2])
+    torch.testing.assert_close(torch.autograd.grad(metric(images, PROMPTS[1:2]).sum(), images), expected)
+
+
+def test_metrics_and_a_scorer_of_the_same_weights_work_at_once(clip, pictures):
+    metric = create_metric("quality", clip=clip)
+    images = (torch.from_numpy(pictures[:1]).float() / 255).requires_grad_()
+
+    def climb(number):
+        return metric(images, [None]), *torch.autograd.grad(metric(images).sum(), images)
+
+    expected = climb(0)
+    score = metric.scorer.score(torch.from_numpy(pictures[0]), "a wall")
+    with ThreadPoolExecutor(4) as pool:
+        scores = [pool.submit(metric.scorer.score, torch.from_numpy(pictures[0]), "a wall") for _ in range(10)]
+        for found in pool.map(climb, range(10)):
+            torch.testing.assert_close(found, expected)
+        assert [one.result().quality for one in scores] == pytest.approx([score.quality] * 10, abs=1e-5)
 
 
 def test_torchmetrics_gets_the_means_of_all_updates(clip, pictures):
@@ -151,3 +215,11 @@ def test_torchmetrics_gets_the_means_of_all_updates(clip, pictures):
     with pytest.raises(ValueError, match="one text in place of a list"):
         metric.update(images, "cat")
     assert metric.compute()["quality"] == before  # nothing of a batch that failed is counted
+
+
+def test_a_metric_follows_its_weights_to_another_device(clip):
+    metric = create_metric("correspondence", clip=clip, device="cpu")
+    with fake_cuda():
+        metric.to("cuda")
+        assert metric.engine.machine.device.type == "cuda"
+        assert metric(torch.empty(2, 3, 512, 512, device="cuda"), PROMPTS[:2]).device.type == "cuda"

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 
 from benchmarks.plain import plain_texts, plain_views
 from mgs.backbones import openai
-from mgs.backbones.freezing import describe_parameters
-from mgs.backbones.openai import load_backbone, openai_clip
-from mgs.config import ModelConfig
+from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.describe_parameters import describe_parameters
+from mgs.backbones.openai import NAMES, build_clip, openai_clip
+from mgs.backbones.table import load_backbone
+from mgs.config import Config
 from mgs.errors import UserError
-from mgs.methods.mgs import MGS
+from mgs.methods.table import make_method
 
 
 def save_jit(clip, path):
@@ -32,7 +34,8 @@ def save_jit(clip, path):
         torch.jit.save(torch.jit.trace(archive, torch.zeros(1, 77, dtype=torch.long)), path)
 
 
-def same_embeddings(one, other, *, tolerance):
+def same_embeddings(backbone, other, *, tolerance):
+    one = build_clip(backbone.state_dict(), "test")  # whose names are OpenAI's
     views = torch.rand(2, 3, 96, 96)
     texts = ["a red circle", "a blue star"]
     with torch.no_grad():
@@ -50,8 +53,8 @@ def test_a_local_file_gives_back_the_clip_that_was_saved(tmp_path, small_clip, k
     else:
         save_file(small_clip.state_dict(), path)
     loaded = load_backbone(str(path))
-    same_embeddings(loaded.clip, small_clip, tolerance=5e-3 if kind == "jit.pt" else 0)  # half-precision weights
-    assert {p.dtype for p in loaded.clip.parameters()} == {torch.float32}
+    same_embeddings(loaded, small_clip, tolerance=5e-3 if kind == "jit.pt" else 0)  # half-precision weights
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert not loaded.published
     assert len(loaded.sha256) == 64
 
@@ -59,8 +62,8 @@ def test_a_local_file_gives_back_the_clip_that_was_saved(tmp_path, small_clip, k
 def test_shapes_tell_the_architecture(tmp_path):
     clip = random_clip(size=64, patch=8, width=192, layers=5, embed=32, text_width=128, text_layers=1)
     torch.save(clip.state_dict(), tmp_path / "odd.pt")
-    loaded = load_backbone(str(tmp_path / "odd.pt")).clip
-    assert loaded.visual.input_resolution == 64
+    loaded = load_backbone(str(tmp_path / "odd.pt"))
+    assert (loaded.size, loaded.context) == (64, 77)
     assert (len(loaded.visual.transformer.resblocks), len(loaded.transformer.resblocks)) == (5, 1)
     assert loaded.visual.transformer.resblocks[0].attn.num_heads == 3
     assert loaded.transformer.resblocks[0].attn.num_heads == 2
@@ -69,13 +72,14 @@ def test_shapes_tell_the_architecture(tmp_path):
 def test_an_openai_name_reads_the_file_that_openai_clip_keeps(tmp_path, small_clip, monkeypatch):
     import hashlib
 
-    torch.save(small_clip.state_dict(), tmp_path / "ViT-T-16.pt")
-    digest = hashlib.sha256((tmp_path / "ViT-T-16.pt").read_bytes()).hexdigest()
+    torch.save(small_clip.state_dict(), tmp_path / "ViT-B-32.pt")
+    digest = hashlib.sha256((tmp_path / "ViT-B-32.pt").read_bytes()).hexdigest()
     monkeypatch.setattr(openai, "DOWNLOADS", tmp_path)
-    monkeypatch.setitem(openai_clip().clip._MODELS, "ViT-T/16", f"https://127.0.0.1:9/{digest}/ViT-T-16.pt")
-    loaded = load_backbone("ViT-T/16")
-    same_embeddings(loaded.clip, small_clip, tolerance=0)
+    monkeypatch.setitem(openai_clip().clip._MODELS, "ViT-B/32", f"https://127.0.0.1:9/{digest}/ViT-B-32.pt")
+    loaded = load_backbone("ViT-B/32")
+    same_embeddings(loaded, small_clip, tolerance=0)
     assert loaded.published
+    assert loaded.name == "ViT-B/32"
     assert loaded.sha256 == digest
 
 
@@ -141,8 +145,16 @@ def test_what_is_no_clip_is_one_line_naming_the_file(tmp_path, write, part, suff
 
 
 def test_an_absent_file_lists_what_would_do():
-    with pytest.raises(UserError, match=r"model\.clip=nowhere/clip\.pt: no such file.*demo.*ViT-B/16"):
+    with pytest.raises(UserError, match=r"model\.clip=nowhere/clip\.pt: no such file.*ViT-B/16.*demo"):
         load_backbone("nowhere/clip.pt")
+
+
+def test_every_published_clip_is_known_by_name_as_a_vision_transformer_or_refused_as_a_resnet():
+    published = set(openai_clip().clip._MODELS)
+    assert set(NAMES) == {name for name in published if name.startswith("ViT")}
+    for name in published - set(NAMES):
+        with pytest.raises(UserError, match=f"model.clip={name}: a ResNet CLIP"):
+            load_backbone(name)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +186,7 @@ def test_a_wrong_clip_package_is_one_line_with_the_remedy(tmp_path, monkeypatch,
 
 
 def test_the_log_counts_what_trains_and_what_is_frozen(small_clip):
-    model = MGS(small_clip, ModelConfig())
+    model = make_method(CLIPBackbone(small_clip, "test"), Config())
     table = describe_parameters(model)
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)

@@ -11,12 +11,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mgs.config import Config, config_of, find_impossible_values, flat_config
-from mgs.config_files import load_config, save_config
+from mgs.config import Config, find_impossible_values, flat_config
+from mgs.config_files import config_of, load_config, save_config
 from mgs.datasets.tables import decode_csv, read_rows, write_table
 from mgs.errors import UserError
 from mgs.methods.fragments import STYLES, split_prompt
-from mgs.methods.templates import read_levels
+from mgs.methods.mgs import MGSOptions
+from mgs.methods.templates import LEVELS, read_levels
+from mgs.renamed_keys import MOVED
 
 PATH = Path("any.csv")
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -26,7 +28,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = sorted(flat_config(Config()))
+KEYS = sorted({*flat_config(Config(options=MGSOptions())), "options", *MOVED, "model.patches"})
 
 
 def outcome(call, expected):
@@ -71,7 +73,9 @@ def nested(flat):
         *sections, name = key.split(".")
         inner = tree
         for section in sections:
-            inner = inner.setdefault(section, {})
+            if not isinstance(inner.get(section), dict):  # a section itself may be among the keys
+                inner[section] = {}
+            inner = inner[section]
         inner[name] = value
     return tree
 
@@ -100,25 +104,26 @@ def test_any_words_on_the_command_line_are_a_config_that_survives_saving_or_one_
         assert load_config(tmp_path / "config.yaml") == config
 
 
+SCALE = torch.tensor(LEVELS)
 SIMILARITIES = st.lists(st.floats(-1, 1, width=32), min_size=25, max_size=25).map(torch.tensor)
 
 
 @given(SIMILARITIES, st.floats(0.1, 100), st.floats(-1, 1))
 def test_levels_stay_on_the_scale_and_depend_on_differences_alone(similarity, temperature, shift):
     scale = torch.tensor(temperature)
-    quality, authenticity = read_levels(similarity[None], "joint", scale)
+    quality, authenticity = read_levels(similarity[None], "joint", scale, SCALE)
     for score in (quality, authenticity):
         assert -1e-4 <= score.item() <= 5 + 1e-4
-    moved = read_levels(similarity[None] + shift, "joint", scale)
+    moved = read_levels(similarity[None] + shift, "joint", scale, SCALE)
     torch.testing.assert_close(torch.cat(moved), torch.cat([quality, authenticity]), atol=1e-2, rtol=0)
 
 
 @given(SIMILARITIES, st.floats(0.1, 100))
 def test_turning_the_grid_of_sentences_over_swaps_quality_and_authenticity(similarity, temperature):
     scale = torch.tensor(temperature)
-    quality, authenticity = read_levels(similarity[None], "joint", scale)
+    quality, authenticity = read_levels(similarity[None], "joint", scale, SCALE)
     turned = similarity.view(5, 5).T.reshape(1, 25)
-    torch.testing.assert_close(read_levels(turned, "joint", scale), (authenticity, quality))
+    torch.testing.assert_close(read_levels(turned, "joint", scale, SCALE), (authenticity, quality))
 
 
 @given(SIMILARITIES, st.floats(0.1, 20), st.integers(0, 4))
@@ -127,7 +132,7 @@ def test_a_quality_words_sentences_pull_quality_towards_that_words_level(similar
     pulled = similarity.view(5, 5).clone()
     pulled[word] += 0.5  # all five sentences with this quality word
     level = 1.25 * word
-    before, after = (read_levels(s.reshape(1, 25), "joint", scale)[0].item() for s in (similarity, pulled))
+    before, after = (read_levels(s.reshape(1, 25), "joint", scale, SCALE)[0].item() for s in (similarity, pulled))
     assert abs(after - level) <= abs(before - level) + 1e-4
 
 

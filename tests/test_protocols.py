@@ -110,7 +110,7 @@ def test_another_datasets_test_sets_are_scored_on_the_dimensions_that_both_have(
     assert predictions["fold"].unique() == [2]
     out = capsys.readouterr().out
     assert "Cross-dataset: scored by own_fold_01, trained on custom, protocol random-image" in out
-    assert "Dimensions left out, with MOS in only one of the two datasets: authenticity, correspondence." in out
+    assert "Dimensions left out, since checkpoint or data lack them: authenticity, correspondence." in out
     # the same images by the run's own test: the same scores
     testing.main(["--checkpoint", "runs/own/fold_01/best.safetensors", "own.yaml", "folds=[1]"])
     own, again = (

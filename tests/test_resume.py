@@ -11,6 +11,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from mgs.config import NOT_THE_RUN, Config, flat_config
 from mgs.config_files import load_config, save_config
-from mgs.engine.engine import Pipeline
+from mgs.engine.engine import Engine
 from mgs.errors import UserError, exit_on_user_error, explain_failure
 from mgs.files import UNFINISHED, locked, whole_file
 from mgs.images.cache import ImageCache
@@ -29,6 +30,7 @@ from mgs.interrupts import Interrupted, heed_signals
 from mgs.recipes import train as training
 from mgs.training import progress, saving
 from mgs.training.progress import read_progress
+from mgs.training.saving import FoldSaver
 from mgs.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -98,7 +100,7 @@ def die_at(monkeypatch, moment, error=Killed):
         return call
 
     monkeypatch.setattr(Trainer, "step", counted(Trainer.step, before=False))
-    monkeypatch.setattr(Pipeline, "score", counted(Pipeline.score))
+    monkeypatch.setattr(Engine, "score", counted(Engine.score))
     monkeypatch.setattr(progress, "whole_file", counted(whole_file))
     monkeypatch.setattr(saving, "whole_file", counted(whole_file))
 
@@ -160,9 +162,9 @@ def test_an_interrupt_in_validation_keeps_the_epoch_that_was_trained(here, unbro
     with monkeypatch.context() as patch:
         predict = training.predict
 
-        def interrupted(*args):
+        def interrupted(*args, **options):
             os.kill(os.getpid(), signal.SIGINT)
-            return predict(*args)
+            return predict(*args, **options)
 
         patch.setattr(training, "predict", interrupted)
         with pytest.raises(Interrupted, match=r"epoch 1, after step 6"):
@@ -458,7 +460,7 @@ def test_a_fold_that_another_process_trained_since_the_check_is_not_taken_for_ou
 
 
 def test_interrupted_while_starting_again_the_advice_does_not_lead_to_starting_yet_again(here, monkeypatch):
-    monkeypatch.setattr(Trainer, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT) or 1.0)
+    monkeypatch.setattr(Trainer, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT) or torch.tensor(1.0))
     with pytest.raises(Interrupted, match=r"the same command without overwrite=true resumes it"):
         training.main([*ONE, "overwrite=true"])
 
@@ -519,3 +521,17 @@ def test_a_process_does_not_take_its_own_lock_twice(tmp_path):
         with pytest.raises(UserError, match="it: in use by this same process"), locked(tmp_path / ".lock", "it"):
             pass
         assert (tmp_path / ".lock").exists()
+
+
+def test_nothing_is_being_written_once_a_fold_is_left_even_if_its_progress_cannot_be_kept(tmp_path):
+    saver, done = object.__new__(FoldSaver), []
+
+    def fail():
+        raise UserError("ten steps in a row")
+
+    saver.writer, saver.folder, saver.keep = saving.Writer(), tmp_path, fail
+    saver.setting = SimpleNamespace(config=SimpleNamespace(overwrite=False))
+    saver.writer.submit(lambda: (time.sleep(0.1), done.append("written")))
+    with pytest.raises(UserError, match="ten steps"):
+        saver.__exit__(Interrupted, Interrupted(2), None)
+    assert done == ["written"]

@@ -17,16 +17,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mgs.backbones.openai import load_backbone
+from mgs.backbones.table import load_backbone
 from mgs.cli import app, scorer_options
 from mgs.config import Config, DataConfig
-from mgs.engine.engine import Pipeline
+from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.files import locked
-from mgs.methods.mgs import MGS
+from mgs.methods.table import make_method
+from mgs.methods.templates import QUALITY_WORDS
 from mgs.scoring import jobs
 from mgs.scoring.score import COLUMNS
 from mgs.scoring.scorer import Scorer
+from mgs.scoring.wording import level_word
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +69,8 @@ def test_one_image_is_shown_for_people(folder):
 
 
 def test_levels_take_the_nearest_word():
-    assert [jobs.level_of(value) for value in (-1, 0.6, 0.7, 2.5, 4.3, 4.4, 9)] == [0, 0, 1, 2, 3, 4, 4]
+    found = [level_word("overall", value) for value in (-1, 0.6, 0.7, 2.5, 4.3, 4.4, 9)]
+    assert found == [QUALITY_WORDS[i] for i in (0, 0, 1, 2, 3, 4, 4)]
 
 
 def test_files_folders_and_patterns_give_rows_in_order(folder):
@@ -126,7 +129,7 @@ def finish_fold(folder, run, dataset, when):
     fold.mkdir(parents=True)
     backbone = load_backbone(str(folder / "clip.safetensors"))
     config = Config(name=run, data=DataConfig(dataset=dataset))
-    save_checkpoint(fold / CHECKPOINT, MGS(backbone.clip, config.model), config, backbone, {"val": {"quality": {}}})
+    save_checkpoint(fold / CHECKPOINT, make_method(backbone, config), config, {"val": {"quality": {}}})
     (fold / FINISHED).write_text("")
     os.utime(fold / FINISHED, (when, when))
 
@@ -155,10 +158,10 @@ def test_a_clip_of_drawings_scores_real_images_only_if_named(folder, monkeypatch
     monkeypatch.setattr(scorer_options, "DEFAULT_CLIP", "clip.safetensors")
     place = folder / "runs" / "toy" / "fold_01"
     backbone, config = load_backbone("demo"), Config(name="toy")
-    save_checkpoint(place / CHECKPOINT, MGS(backbone.clip, config.model), config, backbone, {"val": {"quality": {}}})
+    save_checkpoint(place / CHECKPOINT, make_method(backbone, config), config, {"val": {"quality": {}}})
     (place / FINISHED).touch()
     assert scorer_options.open_scorer(None, [], [Path("1.png")]).name == "zero-shot clip.safetensors"
-    assert scorer_options.open_scorer(place, [], []).remarks == "its CLIP knows drawings only"
+    assert scorer_options.open_scorer(place, [], []).source.remarks == "its CLIP knows drawings only"
 
 
 def test_where_there_is_nothing_to_score_with_one_line_says_what_to_do(folder, monkeypatch):
@@ -389,8 +392,8 @@ def test_a_folder_of_nasty_files_gives_a_row_each_and_no_crash(folder):
 
 
 def test_scores_that_are_not_finite_are_failures_and_json_stays_json(folder, monkeypatch):
-    score = Pipeline.score
-    monkeypatch.setattr(Pipeline, "score", lambda *a: {d: v / 0 for d, v in score(*a).items()})
+    score = Engine.score
+    monkeypatch.setattr(Engine, "score", lambda *a: {d: v / 0 for d, v in score(*a).items()})
     assert mgs("0.png", "--out", "o.jsonl").exit_code == 1
     row = json.loads((folder / "o.jsonl").read_text(), parse_constant=pytest.fail)
     assert row["quality"] is None

@@ -23,7 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mgs import Scorer
-from mgs.engine.engine import Pipeline
+from mgs.engine.batcher import Batcher
+from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.images import decode as images
 from mgs.images import inputs
@@ -90,7 +91,7 @@ def test_an_image_scores_alike_alone_and_in_any_batch(trained, scorer):
 def test_threads_get_the_scores_that_they_would_get_alone(trained, scorer):
     jobs = [(trained / f"{i % 5}.png", f"prompt number {i}, of a wall") for i in range(20)]
     expected = [scorer.score(*job) for job in jobs]
-    scorer.model.train().eval()  # forget the texts
+    scorer.engine.texts.embeddings.forget()
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda job: scorer.score(*job), jobs))
     for one, other in zip(found, expected, strict=True):
@@ -125,15 +126,15 @@ def test_one_picture_in_many_places_is_decoded_once_and_right(scorer, tmp_path):
 
 
 def test_a_batch_is_as_large_as_asked_for(trained, scorer, monkeypatch):
-    sizes, run = [], Scorer.run_together
-    monkeypatch.setattr(Scorer, "run_together", lambda self, p, *a: sizes.append(len(p)) or run(self, p, *a))
+    sizes, launch = [], Batcher.launch
+    monkeypatch.setattr(Batcher, "launch", lambda self, p, *a: sizes.append(len(p)) or launch(self, p, *a))
     scorer.score_many([trained / "0.png"] * 20, batch_size=12)
     assert sizes == [12, 8]
 
 
 def test_what_one_call_asks_for_is_not_the_next_ones(trained, scorer, monkeypatch):
-    sizes, run = [], Scorer.run_together
-    monkeypatch.setattr(Scorer, "run_together", lambda self, p, *a: sizes.append(len(p)) or run(self, p, *a))
+    sizes, launch = [], Batcher.launch
+    monkeypatch.setattr(Batcher, "launch", lambda self, p, *a: sizes.append(len(p)) or launch(self, p, *a))
     for size in (1, None):
         scorer.score_many([trained / "0.png"] * 2, batch_size=size)
     assert sizes == [1, 1, 2]
@@ -147,14 +148,14 @@ def test_a_stream_refuses_what_is_wrong_before_it_is_read(scorer):
 
 
 def test_a_score_that_is_not_finite_is_an_error(trained, scorer, monkeypatch):
-    score = Pipeline.score
+    score = Engine.score
 
-    def overflow(self, model, batch):
-        found = score(self, model, batch)
+    def overflow(self, batch):
+        found = score(self, batch)
         found["correspondence"][0] = math.nan
         return found
 
-    monkeypatch.setattr(Pipeline, "score", overflow)
+    monkeypatch.setattr(Engine, "score", overflow)
     table = scorer.score_many([trained / "0.png", trained / "1.png"], ["a wall"] * 2)
     assert table["status"].tolist() == [
         "error: correspondence not finite; score with precision=fp32, or use another checkpoint",
@@ -169,9 +170,9 @@ def test_a_score_that_is_not_finite_is_an_error(trained, scorer, monkeypatch):
 def test_a_pickled_scorer_scores_alike_and_takes_no_texts_along(trained, scorer):
     expected = scorer.score(trained / "0.png", "a wall")
     twin = pickle.loads(pickle.dumps(scorer))
-    assert not twin.model.encode_texts.embeddings.tensors
+    assert not twin.engine.texts.embeddings.tensors
     assert twin.score(trained / "0.png", "a wall") == expected
-    assert twin.fingerprint == scorer.fingerprint
+    assert twin.source == scorer.source
 
 
 def test_a_forked_process_is_refused_at_once_with_the_remedy(trained, scorer):
@@ -214,6 +215,19 @@ def test_the_process_around_a_scorer_stays_as_it_is(trained, rounding_host):
     scorer.score_many([trained / "0.png"], ["a wall"])
     scorer.explain(trained / "0.png", "a wall")
     assert state() == before
+
+
+def test_what_surrounds_a_call_changes_no_score(trained, scorer):
+    expected = scorer.score(trained / "0.png", "a wall, of stone")
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.enable_grad():
+        scorer.engine.texts.embeddings.forget()
+        assert scorer.score(trained / "0.png", "a wall, of stone") == expected
+    torch.set_default_dtype(torch.float64)
+    try:
+        scorer.engine.texts.embeddings.forget()
+        assert scorer.score(trained / "0.png", "a wall, of stone") == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_shallow_copy_is_the_scorer_itself(trained):
@@ -324,7 +338,7 @@ def test_prompts_of_any_length_and_script_are_scored(trained, scorer, prompt):
     ],
 )
 def test_a_status_says_of_a_prompt_how_clip_will_read_it(scorer, prompt, remark):
-    found = "; ".join(remarks_on_prompt(prompt, 77))
+    found = "; ".join(remarks_on_prompt(prompt, scorer.model.backbone))
     assert remark in found
     assert bool(found) == bool(remark)
 
@@ -367,33 +381,33 @@ def test_images_are_ranked_best_first(trained, scorer):
 
 
 def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost(trained, scorer, monkeypatch):
-    whole, sizes = Pipeline.score, []
+    whole, sizes = Engine.score, []
 
-    def limited(self, model, batch):
-        sizes.append(len(batch))
-        if len(batch) > 2:
+    def limited(self, batch):
+        sizes.append(len(batch.order))
+        if len(batch.order) > 2:
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
             )
-        return whole(self, model, batch)
+        return whole(self, batch)
 
     paths = [trained / f"{i}.png" for i in range(10)]
     expected = scorer.score_many(paths)
-    monkeypatch.setattr(Pipeline, "score", limited)
+    monkeypatch.setattr(Engine, "score", limited)
     pd.testing.assert_frame_equal(scorer.score_many(paths), expected, atol=1e-5)
     assert sizes[:4] == [8, 4, 2, 2]
     assert max(sizes[2:]) == 2
 
-    def hopeless(self, model, batch):
+    def hopeless(self, batch):
         raise MemoryError
 
-    monkeypatch.setattr(Pipeline, "score", hopeless)
+    monkeypatch.setattr(Engine, "score", hopeless)
     assert scorer.score_many(paths[:2])["status"].str.contains("out of memory for a single image").all()
 
-    def wrong(self, model, batch):
+    def wrong(self, batch):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(Pipeline, "score", wrong)
+    monkeypatch.setattr(Engine, "score", wrong)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         scorer.score_many(paths[:2])
 
@@ -423,3 +437,11 @@ def test_a_checkpoint_is_found_by_file_fold_run_and_age(trained, scorer, tmp_pat
         assert Path(Scorer.load(path).name).samefile(file)
     with pytest.raises(UserError, match="no finished fold"):
         Scorer.load(tmp_path)
+
+
+def test_a_scorer_may_be_made_in_inference_mode(own_set):
+    with torch.inference_mode():
+        scorer = Scorer.zero_shot(str(own_set / "clip.safetensors"), device="cpu")
+        first = scorer.score(own_set / "3.png", "a cat")
+    assert scorer.score(own_set / "3.png", "a cat") == first
+    assert not any(weight.requires_grad for weight in scorer.model.parameters())  # so that matrices are cast once

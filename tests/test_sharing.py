@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import make_scorer
 from PIL import Image
 from typer.testing import CliRunner
 
 from mgs import Scorer
-from mgs.backbones.openai import load_backbone
+from mgs.backbones.table import load_backbone
 from mgs.cli import app
-from mgs.config import Config, ModelConfig, ViewsConfig
+from mgs.config import Config, ViewsConfig
 from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
-from mgs.methods.mgs import MGS
+from mgs.methods.mgs import MGSOptions
 from mgs.scoring import doctor
 from mgs.scoring.onnx.export import PARITY, check_parity, export
 from mgs.scoring.onnx.scorer import VOCABULARY, OnnxScorer
@@ -56,15 +57,15 @@ def test_exported_scores_equal_the_scorers_on_images_of_any_size(scorer, exporte
 @pytest.mark.parametrize(
     "change",
     [
-        {"patches": False},
-        {"correspondence": "fragments"},
-        pytest.param({"templates": "separate"}, marks=pytest.mark.slow),
-        pytest.param({"correspondence": "whole"}, marks=pytest.mark.slow),
+        {"views": ViewsConfig(layout="none")},
+        {"options": MGSOptions(correspondence="fragments")},
+        pytest.param({"options": MGSOptions(templates="separate")}, marks=pytest.mark.slow),
+        pytest.param({"options": MGSOptions(correspondence="whole")}, marks=pytest.mark.slow),
     ],
 )
 def test_ablations_are_exported_too(exported, own_set, tmp_path, change):
-    clip = load_backbone(str(own_set / "clip.safetensors")).clip
-    scorer = Scorer(MGS(clip, ModelConfig(**change)), DIMENSIONS, ViewsConfig(), Config(device="cpu"))
+    backbone = load_backbone(str(own_set / "clip.safetensors"))
+    scorer = make_scorer(backbone, Config(**change), DIMENSIONS)
     export(scorer, tmp_path)
     pairs = [(own_set / f"{i}.png", prompt) for i, prompt in enumerate(PROMPTS)]
     assert check_parity(scorer, tmp_path, pairs) < PARITY / 10

@@ -16,12 +16,21 @@ from conftest import random_clip
 from safetensors.torch import load_file, save_file
 from test_openai import save_jit
 
-from mgs.backbones.openai import load_backbone
+from mgs.backbones.table import load_backbone
 from mgs.backbones.weights import as_tensors, read_torchscript, read_weights
-from mgs.config import Config, ModelConfig, config_of
+from mgs.config import Config, ModelConfig, ViewsConfig
+from mgs.config_files import config_of
 from mgs.errors import UserError
-from mgs.methods.mgs import MGS
+from mgs.methods.mgs import MGSOptions
+from mgs.methods.table import make_method
 from mgs.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+
+KEPT = {  # what a checkpoint's config has set
+    "name": "x",
+    "model": ModelConfig(clip="mine"),
+    "options": MGSOptions(),
+    "views": ViewsConfig("grid", antialias=False),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +38,9 @@ def sound(tmp_path_factory, own_set):
     """A sound checkpoint's tensors and metadata."""
     path = tmp_path_factory.mktemp("sound") / "best.safetensors"
     backbone = load_backbone(str(own_set / "clip.safetensors"))
-    config = Config(name="x", model=ModelConfig(clip="mine"))
+    config = Config(**KEPT)
     facts = {"dataset": "custom", "protocol": "published", "fold": 1, "epoch": 1, "val": {"quality": {"srcc": 0.5}}}
-    save_checkpoint(path, MGS(backbone.clip, config.model), config, backbone, facts)
+    save_checkpoint(path, make_method(backbone, config), config, facts)
     return load_file(path), read_metadata(path)
 
 
@@ -55,17 +64,20 @@ ALPHA = torch.zeros(())
     ("changes", "part"),
     [
         ({"alpha": torch.tensor(float("nan"))}, "alpha: holds numbers that are not finite"),
-        ({"clip.visual.proj": torch.full((64, 32), float("inf"))}, "clip.visual.proj: holds numbers that are not"),
+        (
+            {"backbone.visual.proj": torch.full((64, 32), float("inf"))},
+            "backbone.visual.proj: holds numbers that are not",
+        ),
         ({"alpha": torch.zeros((), dtype=torch.float16)}, "alpha: torch.float16 where checkpoints hold torch.float32"),
         ({"alpha": torch.zeros((), dtype=torch.int64)}, "alpha: torch.int64"),
         ({"alpha": torch.zeros(3)}, "alpha"),
-        ({"clip.visual.proj": torch.zeros(64, 16)}, "visual.proj"),
-        ({"clip.ln_final.weight": torch.zeros(3)}, "ln_final.weight"),
+        ({"backbone.visual.proj": torch.zeros(64, 16)}, "visual.proj"),
+        ({"backbone.ln_final.weight": torch.zeros(3)}, "ln_final.weight"),
         ({"extra": ALPHA}, "extra"),
         ({"alpha": None}, "alpha"),
-        ({"clip.ln_final.weight": None}, "ln_final.weight"),
-        ({"clip.positional_embedding": torch.zeros(5000, 64)}, "5000 tokens of text"),
-        ({"clip.visual.positional_embedding": torch.zeros(1 + 200**2, 64)}, "pictures of 3200 pixels"),
+        ({"backbone.ln_final.weight": None}, "ln_final.weight"),
+        ({"backbone.positional_embedding": torch.zeros(5000, 64)}, "5000 tokens of text"),
+        ({"backbone.visual.positional_embedding": torch.zeros(1 + 200**2, 64)}, "pictures of 3200 pixels"),
     ],
 )
 def test_a_wrong_tensor_is_named(tmp_path, sound, changes, part):
@@ -87,19 +99,25 @@ def changed(metadata, keys, value):
     [
         (["config", "name"], "../../elsewhere", "name: must be"),
         (["config", "name"], "a\x1b[31mb", "name: must be"),
-        (["config", "model", "temperature"], -1, "model.temperature: must be"),
+        (["config"], {"name": "x", "model": {"temperature": -1}}, "options.temperature: must be"),  # an older name
+        (["config", "options", "temperature"], -1, "options.temperature: must be"),
         (["config", "model", "frozen_blocks"], "all", "frozen_blocks"),
         (["config", "data", "root"], "${oc.env:HOME}", "data.root: refers to something outside"),
         (["config", "nothing"], 1, "nothing"),
+        (["config", "options", "nothing"], 1, "nothing"),
+        (["config", "method"], "guess", "no such method"),
+        (["config", "method"], ["mgs"], "no such method"),
         (["config"], [], "config: must be of type dict"),
         (["backbone"], "demo", "backbone: must be of type dict"),
         (["backbone", "embedded"], 0, "embedded: must be of type bool"),
+        (["backbone", "std"], [0.2, 0.0, 0.2], "std: must be three numbers above 0"),
+        (["backbone", "mean"], [0.2, "a"], "mean: must be three numbers above 0"),
         (["sentences"], {"a": 1}, "sentences: must be of type list"),
         (["fold"], "1", "fold: must be of type int"),
         (["fold"], True, "fold: must be of type int"),
         (["val"], {"beauty": {}}, "beauty is no dimension"),
-        (["format"], "mgs-9", "in format mgs-9, this version reads mgs-1"),
-        (["format"], ["mgs-1"], "this version reads mgs-1"),
+        (["format"], "mgs-9", "in format mgs-9, this version reads mgs-2"),
+        (["format"], ["mgs-2"], "this version reads mgs-2"),
     ],
 )
 def test_metadata_is_validated_like_a_config(tmp_path, sound, keys, value, part):
@@ -109,7 +127,9 @@ def test_metadata_is_validated_like_a_config(tmp_path, sound, keys, value, part)
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "3", '"mgs-1"', "{}", "[" * 100_000, '{"format": "mgs-1"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "3", '"mgs-2"', "{}", "[" * 100_000, '{"format": "mgs-1"}', '{"format": "mgs-2"}']
+)
 def test_metadata_that_is_none_of_ours_is_one_line(tmp_path, sound, text):
     assert "not an MGS checkpoint" in refused(write(tmp_path / "c.safetensors", sound[0], text))
 
@@ -128,7 +148,13 @@ def test_a_header_that_lies_about_its_length_is_refused(tmp_path, sound, length)
 
 
 def test_every_value_of_a_config_survives_the_metadata_check(sound):
-    assert config_of(sound[1]["config"]) == Config(name="x", model=ModelConfig(clip="mine"))
+    assert config_of(sound[1]["config"]) == Config(**KEPT)
+
+
+@pytest.mark.parametrize("content", ["0", "name: x", "a: b: c", 0, None, [], ["name=x"]])
+def test_what_is_no_mapping_is_no_config(content):
+    with pytest.raises(ValueError, match="mapping"):
+        config_of(content)
 
 
 def test_an_archive_gives_the_tensors_that_torch_itself_reads(tmp_path):

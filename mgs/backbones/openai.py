@@ -1,4 +1,4 @@
-"""The one file that touches openai-clip: find, read and build a CLIP, and turn text into its tokens."""
+"""The one file that touches openai-clip: fetch, read and build a CLIP, and turn text into its tokens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import functools
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http.client import HTTPException
-from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -16,13 +14,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from mgs.backbones.towers import HEAD_WIDTH
 from mgs.backbones.weights import as_tensors, read_weights
 from mgs.errors import UserError
-from mgs.files import file_sha256
 
 MOST_CONTEXT, MOST_PIXELS, MOST_BLOCKS = 1024, 2048, 128  # far above any CLIP
-HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
-DEMO_CLIP = "demo_clip.safetensors"
+NAMES = ("ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")  # of what OpenAI published with a vision transformer
 DOWNLOADS = Path("~/.cache/clip")  # where openai-clip keeps what it downloads
 SCRIPT_CONSTANTS = (
     "input_resolution",
@@ -31,16 +28,6 @@ SCRIPT_CONSTANTS = (
 )  # stored in OpenAI's archives beside the weights
 StateDict = dict[str, Tensor]
 Clip: TypeAlias = Any  # clip.model.CLIP; the package ships no types
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A CLIP in float32, and where it came from. `published`: anyone can fetch the same weights by `name`."""
-
-    clip: Clip
-    name: str
-    sha256: str
-    published: bool
 
 
 @functools.cache
@@ -62,36 +49,9 @@ def openai_clip() -> ModuleType:
     return clip
 
 
-def load_backbone(name: str, *, option: str | None = "model.clip") -> Backbone:
-    """Find and build a CLIP from an OpenAI name, a local file, or `demo`; the weights come back in float32.
-
-    A local file is an OpenAI JIT archive, a state dict `.pt` or `.safetensors`; the tensors' shapes give the
-    architecture. An OpenAI name is downloaded once and its SHA-256 checked. Raises `UserError` where nothing usable
-    is found; only an OpenAI name that is not on disk yet touches the network. `option` is what errors call the setting
-    that holds the name, None where nobody can set it.
-    """
-    published, source = openai_clip().clip._MODELS, f"{option}={name}" if option else name
-    if name == "demo":
-        path = Path(str(resources.files("mgs") / "assets" / DEMO_CLIP))
-        return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=False)
-    if name in published and not name.startswith("ViT"):
-        raise UserError(f"{source}: a ResNet CLIP; MGS freezes transformer blocks, so it needs a ViT CLIP")
-    if name in published:
-        choice = f", or set {option} to a local file or to demo" if option else ""
-        path = download(published[name], source, choice)
-        return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=True)
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"{source}: no such file, and not a name that openai-clip knows; "
-            f"give a path to CLIP weights, demo, or one of {', '.join(n for n in published if n.startswith('ViT'))}"
-        )
-    return Backbone(build_clip(read_state_dict(path, source), source), name, file_sha256(path), published=False)
-
-
-def is_published(name: str) -> bool:
-    """Whether openai-clip can fetch a CLIP of this name."""
-    return name in openai_clip().clip._MODELS
+def is_resnet(name: str) -> bool:
+    """Whether OpenAI published a CLIP of this name without a vision transformer."""
+    return name in openai_clip().clip._MODELS and name not in NAMES
 
 
 def published_sha256() -> dict[str, str]:
@@ -99,18 +59,18 @@ def published_sha256() -> dict[str, str]:
     return {url.split("/")[-1]: url.split("/")[-2] for url in openai_clip().clip._MODELS.values()}
 
 
-def download(url: str, source: str, choice: str) -> Path:
+def download(name: str, source: str, remedy: str) -> Path:
     """The local file of an OpenAI model, fetched by openai-clip where it is not there yet.
 
-    Errors call it `source`, and end in `choice`, what one can do besides.
+    Errors call it `source`, and end in `remedy`, what one can do besides.
     """
-    folder = DOWNLOADS.expanduser()
+    folder, url = DOWNLOADS.expanduser(), openai_clip().clip._MODELS[name]
     try:
         return Path(openai_clip().clip._download(url, str(folder)))
     except (OSError, HTTPException, RuntimeError, TypeError) as error:  # TypeError: the server stated no length
         raise UserError(
             f"{source}: weights not on disk and not downloadable ({error}); download {url} "
-            f"to {folder / Path(url).name} by other means{choice}"
+            f"to {folder / Path(url).name} by other means{remedy}"
         ) from None
 
 
@@ -183,11 +143,6 @@ def build_clip(state: StateDict, source: Path | str) -> Clip:
 def count_blocks(state: Iterable[str], tower: str) -> int:
     """How many residual blocks a tower has, from the tensors' names."""
     return len({m[1] for key in state if (m := re.match(rf"{re.escape(tower)}\.resblocks\.(\d+)\.", key))})
-
-
-def input_size(clip: Clip) -> int:
-    """The side, in pixels, of the square views that the image tower takes."""
-    return int(clip.visual.input_resolution)
 
 
 @functools.lru_cache(maxsize=65_536)  # byte-pair encoding is slow, and a prompt comes back every epoch

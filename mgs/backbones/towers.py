@@ -1,143 +1,77 @@
-"""CLIP's two towers, computing only what their embeddings need; the embeddings are the same.
+"""A transformer's residual blocks, computing only what an embedding needs; pure functions of tensors.
 
 - The last block's MLP runs on one token alone: an image's class token, or a text's end token.
-- Texts stop at their end token, since the causal mask hides what follows it.
-- Texts are packed into rows, without padding between them.
 - Activations that the backward pass does not need are not stored.
-
-Each tower runs in two parts, so that the first can be computed once if its weights are frozen.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mgs.backbones.openai import HEAD_WIDTH, Clip
-
-Block: TypeAlias = Any  # clip.model.ResidualAttentionBlock; the package ships no types
-RunBlock: TypeAlias = Callable[[Block, Tensor], Tensor]  # `run_block`, or that compiled
 QUICK_GELU = 1.702  # CLIP's activation is x * sigmoid(1.702 x)
-# The usual number of tokens in a row of packed texts. Longer rows cost more attention; shorter rows waste more padding.
-ROW_TOKENS = 256
+HEAD_WIDTH = 64  # OpenAI's CLIPs infer the number of attention heads as width / 64
+EPSILON = 1e-5  # of every layer norm
+
+
+class Norm(NamedTuple):
+    """A layer norm's two vectors, (W,) each."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Linear(NamedTuple):
+    """A linear layer: weight (out, in), bias (out,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Block(NamedTuple):
+    """The tensors of one residual block of width W."""
+
+    norm_1: Norm
+    project_in: Linear  # to queries, keys and values, (3W, W)
+    project_out: Linear
+    norm_2: Norm
+    up: Linear  # (4W, W)
+    down: Linear
+
+
+RunBlock: TypeAlias = Callable[[Block, Tensor], Tensor]  # `run_block`, or that compiled
 
 
 def run_block(block: Block, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """One residual block over all tokens, (N, L, W) to (N, L, W)."""
     attended = attend(*project(block, x), mask=mask)
-    return feed_forward(block, x + F.linear(attended, block.attn.out_proj.weight, block.attn.out_proj.bias))
+    return feed_forward(block, x + F.linear(attended, *block.project_out))
 
 
-def start_views(clip: Clip, views: Tensor, stop: int = 0, *, run: RunBlock = run_block) -> Tensor:
-    """Views, (..., 3, S, S), through the stem and the first `stop` blocks, never the last: (..., L, W).
-
-    `run` may be a compiled `run_block`.
-    """
-    visual = clip.visual
-    x = F.conv2d(views.flatten(0, -4), visual.conv1.weight, stride=visual.conv1.stride)  # (N, W, S/p, S/p)
-    x = x.flatten(2).mT + visual.positional_embedding[1:]  # (N, L - 1, W), float32 from here on
-    first = (visual.class_embedding + visual.positional_embedding[0]).expand(x.shape[0], 1, -1)
-    x = layer_norm(visual.ln_pre, torch.cat([first, x], 1))  # (N, L, W)
-    for block in visual.transformer.resblocks[:stop]:
-        x = run(block, x)
-    return x.unflatten(0, views.shape[:-3])
-
-
-def finish_views(clip: Clip, x: Tensor, start: int = 0, *, run: RunBlock = run_block) -> Tensor:
-    """What `start_views` left before block `start`, (..., L, W), as unit-norm float32 embeddings, (..., D)."""
-    visual, batch = clip.visual, x.shape[:-2]
-    *blocks, last = visual.transformer.resblocks[start:]
-    x = x.flatten(0, -3)
-    for block in blocks:
-        x = run(block, x)
-    attn, width, y = last.attn, x.shape[-1], layer_norm(last.ln_1, x)
-    q = F.linear(y[:, :1], attn.in_proj_weight[:width], attn.in_proj_bias[:width])  # (N, 1, W): the class token looks
-    kv = F.linear(y, attn.in_proj_weight[width:], attn.in_proj_bias[width:])  # (N, L, 2W): at all tokens
-    k, v = kv.chunk(2, -1)
+def run_last_block_on_first(block: Block, x: Tensor) -> Tensor:
+    """The last block for each sequence's first token alone, (N, L, W) to (N, W)."""
+    width, y = x.shape[-1], layer_norm(block.norm_1, x)
+    weight, bias = block.project_in
+    q = F.linear(y[:, :1], weight[:width], bias[:width])  # (N, 1, W): the first token looks
+    k, v = F.linear(y, weight[width:], bias[width:]).chunk(2, -1)  # (N, L, W) each: at all tokens
     attended = attend(q, k, v)
-    x = feed_forward(last, x[:, 0] + F.linear(attended[:, 0], attn.out_proj.weight, attn.out_proj.bias))  # (N, W)
-    return unit_norm(layer_norm(visual.ln_post, x) @ visual.proj).unflatten(0, batch)
+    return feed_forward(block, x[:, 0] + F.linear(attended[:, 0], *block.project_out))
 
 
-@dataclass(frozen=True)
-class Rows:
-    """How texts of given lengths lie in R rows of P tokens: T tokens in all, of N texts, end to end."""
-
-    shape: tuple[int, int]  # (R, P)
-    places: Tensor  # (T,), where each token lies in the flattened rows
-    ends: Tensor  # (N,), where each text's end token lies
-    mask: Tensor  # (R, 1, P, P), true where a token may look: at those of its own text up to itself
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> Rows:
-        """Pack texts of these `lengths`, in tokens with start and end token, into rows of nearly equal fill.
-
-        `places` and `ends` follow the order of `lengths`, which may be any order but not empty.
-        """
-        fill = [(0, row) for row in range(-(-sum(lengths) // ROW_TOKENS))]
-        begins: list[tuple[int, int]] = [(0, 0)] * len(lengths)
-        for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-            used, row = heapq.heappop(fill)
-            begins[text] = (row, used)
-            heapq.heappush(fill, (used + lengths[text], row))
-        longest = max(used for used, _ in fill)
-        starts = torch.tensor([row * longest + used for row, used in begins])
-        counts = torch.tensor(lengths)
-        within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-        places = starts.repeat_interleave(counts) + within
-        owner = torch.full((len(fill) * longest,), -1)  # the text that a place belongs to; -1: padding
-        owner[places] = torch.arange(len(lengths)).repeat_interleave(counts)
-        owner = owner.view(len(fill), longest)
-        mask = (owner[:, :, None] == owner[:, None, :]).tril()[:, None]
-        return cls((len(fill), longest), places.to(device), (starts + counts - 1).to(device), mask.to(device))
-
-    def lay(self, tokens: Tensor) -> Tensor:
-        """Tokens one after the other, (T, W), laid into rows, (R, P, W)."""
-        rows, longest = self.shape
-        laid = tokens.new_zeros(rows * longest, tokens.shape[-1]).index_copy(0, self.places, tokens)
-        return laid.unflatten(0, self.shape)
-
-
-def start_texts(clip: Clip, tokens: Sequence[Sequence[int]], stop: int = 0) -> Tensor:
-    """Texts, each a list of token numbers up to its end token, through the first `stop` blocks: (T, W), end to end.
-
-    T counts all texts' tokens. The last block is never among the first.
-    """
-    device = clip.token_embedding.weight.device
-    numbers = torch.tensor([number for text in tokens for number in text], device=device)
-    positions = torch.tensor([i for text in tokens for i in range(len(text))], device=device)
-    x = F.embedding(numbers, clip.token_embedding.weight) + clip.positional_embedding[positions]
-    if not stop:
-        return x
-    rows = Rows.of([len(text) for text in tokens], device)
-    x = rows.lay(x)
-    for block in clip.transformer.resblocks[:stop]:
-        x = run_block(block, x, rows.mask)
-    return x.flatten(0, 1)[rows.places]
-
-
-def finish_texts(clip: Clip, x: Tensor, lengths: Sequence[int], start: int = 0) -> Tensor:
-    """What `start_texts` left of N texts of these `lengths`, (T, W), as unit-norm float32 embeddings, (N, D)."""
-    *blocks, last = clip.transformer.resblocks[start:]
-    rows = Rows.of(lengths, x.device)
-    x = rows.lay(x)
-    for block in blocks:
-        x = run_block(block, x, rows.mask)
-    attended = attend(*project(last, x), mask=rows.mask)
-    x, attended = (tokens.flatten(0, 1)[rows.ends] for tokens in (x, attended))  # (N, W), the end tokens
-    x = feed_forward(last, x + F.linear(attended, last.attn.out_proj.weight, last.attn.out_proj.bias))
-    return unit_norm(layer_norm(clip.ln_final, x) @ clip.text_projection)
+def run_last_block_at(block: Block, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+    """The last block for the tokens at `places`, (N,), of the flattened rows, (R, P, W), alone: (N, W)."""
+    attended = attend(*project(block, x), mask=mask)
+    x, attended = (tokens.flatten(0, 1)[places] for tokens in (x, attended))
+    return feed_forward(block, x + F.linear(attended, *block.project_out))
 
 
 def project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A block's queries, keys and values, (N, L, W) each."""
-    q, k, v = F.linear(layer_norm(block.ln_1, x), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
+    q, k, v = F.linear(layer_norm(block.norm_1, x), *block.project_in).chunk(3, -1)
     return q, k, v
 
 
@@ -157,16 +91,15 @@ def feed_forward(block: Block, x: Tensor) -> Tensor:
     # x * sigmoid(1.702 x) is silu(1.702 x) / 1.702. The vectors before and after the activation take the two factors.
     # So there is one pass over the hidden layer, and one activation is stored for the backward pass. The formula as
     # written would need three passes and store two.
-    norm, first, second = block.ln_2, block.mlp.c_fc, block.mlp.c_proj
-    y = F.layer_norm(x, norm.normalized_shape, norm.weight * QUICK_GELU, norm.bias * QUICK_GELU, norm.eps)
-    hidden = F.linear(y, first.weight, first.bias * QUICK_GELU)  # (..., 4W)
+    y = layer_norm(Norm(block.norm_2.weight * QUICK_GELU, block.norm_2.bias * QUICK_GELU), x)
+    hidden = F.linear(y, block.up.weight, block.up.bias * QUICK_GELU)  # (..., 4W)
     hidden = F.silu(hidden, inplace=not hidden.requires_grad)
-    return torch.add(x, F.linear(hidden, second.weight, second.bias * QUICK_GELU), alpha=1 / QUICK_GELU)
+    return torch.add(x, F.linear(hidden, block.down.weight, block.down.bias * QUICK_GELU), alpha=1 / QUICK_GELU)
 
 
-def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def layer_norm(norm: Norm, x: Tensor) -> Tensor:
     """Layer norm; the tokens' running sum stays in float32, whatever precision the matrix products run in."""
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, EPSILON)
 
 
 def unit_norm(embeddings: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`python -m mgs COMMAND`, or `mgs COMMAND` once installed: one command a file.
+"""The command `mgs`: one file for each of its commands. `python -m mgs COMMAND`, or `mgs COMMAND` once installed.
 
 A command's file imports what it runs inside the command, so that `mgs --help` need not load torch.
 """

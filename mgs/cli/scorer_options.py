@@ -29,7 +29,7 @@ def open_scorer(
     clip: str | None = None,
 ) -> Scorer:
     """The scorer that the options name; where they name none, `choose_checkpoint`'s, else a bare CLIP."""
-    from mgs.backbones.openai import load_backbone
+    from mgs.backbones.table import load_backbone
     from mgs.config_files import load_config
     from mgs.machine import keep_freed_memory
     from mgs.scoring.scorer import Scorer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from mgs.dimensions import Dimension
 from mgs.errors import UserError
 
 NEED_A_PROMPT = ("correspondence", "overall")
@@ -17,7 +18,7 @@ class Columns:
 
     image: tuple[str, ...]  # joined with "/"
     prompt: str
-    targets: dict[str, str] = field(default_factory=dict)  # dimension -> column
+    targets: dict[Dimension, str] = field(default_factory=dict)  # dimension -> column
 
     def all(self) -> list[str]:
         """Every column that is required."""
@@ -28,7 +29,7 @@ class Columns:
 class DatasetFacts:
     """One dataset's row of the table."""
 
-    dimensions: tuple[str, ...]  # empty: those that the user's table has
+    dimensions: tuple[Dimension, ...]  # empty: those that the user's table has
     prompt_style: str
     root: str = ""  # the default folder
     published: Columns | None = None  # in the split CSVs of the dataset's literature

@@ -1,4 +1,4 @@
-"""Folds on disk: finding and reading them, and writing those that `folding` makes."""
+"""Folds on disk: finding and reading them, and writing those that `make_folds` makes."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgs.dimensions import DIMENSIONS, MOS_MAX
+from mgs.dimensions import DIMENSIONS, MOS_MAX, Dimension
 
 OWN = "own"  # the protocol of a division that the user made
 END = MOS_MAX / 5  # if all MOS are within this of one end of 0-5, their scale is probably another one
@@ -20,11 +20,11 @@ class Sample:
     image: Path
     prompt: str  # as given: "None" is text, and wrapping quotes stay
     prompt_style: str  # keywords, hybrid or sentence
-    targets: dict[str, float]  # dimension -> MOS on 0-5; a user's own table may lack some
+    targets: dict[Dimension, float]  # dimension -> MOS on 0-5; a user's own table may lack some
     subset: str = ""  # train, val or test, where a user's own table says so
 
 
-def dimensions_of(samples: Sequence[Sample]) -> tuple[str, ...]:
+def dimensions_of(samples: Sequence[Sample]) -> tuple[Dimension, ...]:
     """The dimensions that any of the samples has MOS for."""
     return tuple(dimension for dimension in DIMENSIONS if any(dimension in sample.targets for sample in samples))
 

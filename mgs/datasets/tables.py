@@ -1,4 +1,4 @@
-"""Tables on disk as rows of text, each with its place in the file; `datasets` knows what the columns mean."""
+"""Tables on disk as rows of text, each with its place in the file; `read_table` knows what the columns mean."""
 
 from __future__ import annotations
 

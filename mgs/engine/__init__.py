@@ -1,1 +1,1 @@
-"""A method on a device: batches, copies, precision, and what is kept. The only room where a device is touched."""
+"""A method on a device: batches, copies, precision, and what is kept. Copies to and from a device are made here."""

@@ -18,22 +18,20 @@ from tqdm import tqdm
 
 from mgs.config import Config
 from mgs.datasets.samples import Sample
-from mgs.engine.engine import Pipeline
+from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk
 from mgs.images.cache import ACTIVATIONS, ImageCache, has_array, mark_cache, read_array, write_array
 from mgs.interrupts import stop_if_interrupted
-from mgs.machine import autocast, exact_products
-from mgs.methods.mgs import MGS
 from mgs.progress_bar import progress
 
-FORMAT = 1
+FORMAT = 2
 GB = 1e9
 DISK_SHARE = 0.9  # the share of the free disk that may be used; a larger cache is not made
 
 
 @dataclass(frozen=True)
-class ActivationCache:
+class KeptHalves:
     """Where each image's activations lie."""
 
     folder: Path
@@ -51,25 +49,23 @@ class ActivationCache:
         return torch.from_numpy(kept)
 
 
-def open_activations(
-    model: MGS, samples: Sequence[Sample], config: Config, pipeline: Pipeline
-) -> ActivationCache | None:
+def open_halves(engine: Engine, samples: Sequence[Sample], images: ImageCache, config: Config) -> KeptHalves | None:
     """The activations of all these samples' images; computes and writes those that are missing.
 
-    None if the model has no constant half, or if the images would take more disk than `train.cache_gb` or the free
+    None if the backbone has no constant part, or if the images would take more disk than `train.cache_gb` or the free
     space allow; a line says so then. Float32 runs keep float32; others keep float16, whose rounding is finer
     than that of the products around it.
     """
-    if not model.constant or not config.train.cache_gb:
+    if not engine.backbone.constant_weights() or not config.train.cache_gb:
         return None
-    dtype = torch.float32 if pipeline.dtype == torch.float32 else torch.float16
+    dtype = torch.float32 if engine.machine.dtype == torch.float32 else torch.float16
     root = Path(config.data.cache_folder) / ACTIVATIONS
-    cache = ActivationCache(root / describe_key(model, pipeline, dtype), pipeline.images)
+    cache = KeptHalves(root / describe_key(engine, dtype), images)
     distinct = {cache.file(sample): sample for sample in samples}
     missing = [sample for file, sample in distinct.items() if not has_array(file)]
     if not missing:
         return cache
-    example = compute(model, missing[0], pipeline)
+    example = compute(engine, images, missing[0])
     needed, there = len(missing) * example.numel() * dtype.itemsize, folder_bytes(root)
     allowed = min(config.train.cache_gb * GB - there, DISK_SHARE * free_disk(root))
     size = f"{len(missing):,} images x {example.numel() * dtype.itemsize / 1e6:.2f} MB = {needed / GB:.2f} GB"
@@ -83,36 +79,30 @@ def open_activations(
     tqdm.write(f"frozen half: writing {size} to {cache.folder}; python -m mgs clean removes it")
     for sample in progress(missing, desc="frozen half", unit="image", leave=False):
         stop_if_interrupted()
-        write_array(cache.file(sample), compute(model, sample, pipeline).to(dtype).cpu().numpy())
+        write_array(cache.file(sample), compute(engine, images, sample).to(dtype).cpu().numpy())
     return cache
 
 
 @torch.inference_mode()
-def compute(model: MGS, sample: Sample, pipeline: Pipeline) -> Tensor:
+def compute(engine: Engine, images: ImageCache, sample: Sample) -> Tensor:
     """A sample's activations after the constant half, (V, L, W).
 
     Each image is computed alone: its ten views keep a device busy enough, and its bits are the same in a resumed job.
     """
-    (views,) = pipeline.views([pipeline.images.read(sample.image)])
-    with autocast(pipeline.device, pipeline.dtype), exact_products:
-        return model.start(views[None])[0]
+    return engine.start(images.read(sample.image))
 
 
-def describe_key(model: MGS, pipeline: Pipeline, dtype: torch.dtype) -> str:
+def describe_key(engine: Engine, dtype: torch.dtype) -> str:
     """A hash of all that the constant half's output depends on, except for the image."""
-    visual = model.clip.visual
     digest = hashlib.sha256()
-    parts = [visual.conv1, visual.ln_pre, *visual.transformer.resblocks[: model.constant]]
-    weights = [visual.class_embedding, visual.positional_embedding, *(p for part in parts for p in part.parameters())]
-    for weight in weights:
+    for weight in engine.backbone.constant_weights():
         digest.update(weight.detach().cpu().numpy().tobytes())
     settings = {
         "format": FORMAT,
-        "blocks": model.constant,
-        "views": asdict(pipeline.settings),
-        "size": pipeline.size,
-        "patches": model.config.patches,
-        "computed_in": str(pipeline.dtype),
+        "weights": len(engine.backbone.constant_weights()),
+        "cuts": asdict(engine.cuts),
+        "size": engine.backbone.size,
+        "computed_in": str(engine.machine.dtype),
         "kept_in": str(dtype),
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())

@@ -47,6 +47,7 @@ class Protocol:
     precision: str
     notes: tuple[str, ...] = ()
     trained_on: str = ""  # another dataset, where that is what the checkpoint comes from
+    method: str = "MGS"  # as tables call it
 
     def title(self, per_fold: pd.DataFrame) -> str:
         """The protocol in one line, with the folds and images that count."""
@@ -54,7 +55,7 @@ class Protocol:
         folds, images = len(counted), int(counted.sum())
         return (
             f"{self.dataset}, protocol {self.protocol}, {folds} fold{'s' * (folds != 1)}, {images} test images, "
-            f"backbone {self.backbone}, {self.precision}"
+            f"backbone {self.backbone}, {self.precision}{f', method {self.method}' * (self.method != 'MGS')}"
         )
 
     def file_name(self, what: str, suffix: str) -> str:
@@ -147,7 +148,7 @@ def make_tables(
     own += f"backbone {protocol.backbone}" + (f", trained on {protocol.trained_on}" if protocol.trained_on else "")
     all_of_them = protocol.protocol == "published" and per_fold["fold"].nunique() == PUBLISHED_FOLDS
     same_folds = all_of_them and not protocol.trained_on
-    if literature := literature_table(summary, protocol.dataset, own, same_folds=same_folds):
+    if literature := literature_table(summary, protocol.dataset, own, same_folds=same_folds, method=protocol.method):
         tables["literature"] = replace(literature, notes=protocol.notes)
     if per_fold["fold"].nunique() > 1:
         tables["folds"] = replace(fold_table(per_fold, f"{title}, by fold"), notes=protocol.notes)

@@ -77,25 +77,27 @@ def published_results(dataset: str) -> list[dict[str, str]]:
     return [row for row in csv.DictReader(text.splitlines()) if row["dataset"] == dataset]
 
 
-def literature_table(summary: pd.DataFrame, dataset: str, own: str, *, same_folds: bool) -> Table | None:
+def literature_table(
+    summary: pd.DataFrame, dataset: str, own: str, *, same_folds: bool, method: str = "MGS"
+) -> Table | None:
     """This run among the literature's figures; None where there are none on the dataset.
 
-    `own` describes this run as `protocol` describes the others. `same_folds`: this run was trained and tested on all
-    ten published folds. Then it is listed among the methods that were, too, and the best of them is marked.
+    `method` is this run's, and `own` describes it as `protocol` describes the others. `same_folds`: it was trained and
+    tested on all ten published folds. Then it is listed among the methods that were, too, and the best is marked.
     """
     published = published_results(dataset)
     dimensions = [str(d) for d in summary.index if any(row["dimension"] == d for row in published)]
     if not dimensions:
         return None
     columns = [(dimension, metric) for dimension in dimensions for metric in ("srcc", "plcc")]
-    ours = ["MGS, this run", *(figure(float(summary.loc[d, m])) for d, m in columns), own, ""]  # type: ignore[arg-type]
+    ours = [f"{method}, this run", *(figure(float(summary.loc[d, m])) for d, m in columns), own, ""]  # type: ignore[arg-type]
     methods: dict[tuple[str, str, str, str], dict[tuple[str, str], str]] = {}
     for row in published:
         key = (row["folds"], row["method"], row["protocol"], row["source"])
         methods.setdefault(key, {}).update({(row["dimension"], m): row[m] for m in ("srcc", "plcc")})
     rows: dict[str, list[list[str]]] = {"published": [], "other": []}
-    for (folds, method, how, source), figures in methods.items():
-        rows[folds].append([method, *(figures.get(column, MISSING) for column in columns), how, source])
+    for (folds, name, how, source), figures in methods.items():
+        rows[folds].append([name, *(figures.get(column, MISSING) for column in columns), how, source])
     if same_folds:
         parts = {"On the same folds": [ours, *rows["published"]]}
     else:

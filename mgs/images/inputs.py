@@ -25,7 +25,7 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 def load_image(image: ImageInput) -> tuple[Tensor, str]:
     """An image as uint8 RGB, (3, H, W), sides at least 512, and a remark, "" where there is nothing to say.
 
-    Paths and Pillow images may be of any size and mode that `data.images` reads. Arrays are (H, W) or (H, W, C),
+    Paths and Pillow images may be of any size and mode that `images/decode.py` reads. Arrays are (H, W) or (H, W, C),
     tensors (C, H, W), with 1, 3 or 4 channels, uint8 or floats on 0-1. Raises `BadImage`.
     """
     if isinstance(image, (str, Path)):

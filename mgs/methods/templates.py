@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 QUALITY_WORDS = ("bad", "poor", "fair", "good", "perfect")
@@ -34,8 +33,11 @@ def joint_probability(similarity: Tensor, temperature: Tensor) -> Tensor:
     return probability.unflatten(-1, (len(QUALITY_WORDS), len(AUTHENTICITY_WORDS)))  # (B, 5, 5)
 
 
-def read_levels(similarity: Tensor, templates: Templates, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    """Similarities to the sentences, (B, 25) or (B, 10), as expected quality and authenticity, each (B,), 0-5."""
+def read_levels(similarity: Tensor, templates: Templates, temperature: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities to the sentences, (B, 25) or (B, 10), as expected quality and authenticity, each (B,), 0-5.
+
+    `levels` are `LEVELS` on the similarities' device.
+    """
     if templates != "separate":
         joint = joint_probability(similarity, temperature)
         quality, authenticity = joint.sum(AUTHENTICITY_AXIS), joint.sum(QUALITY_AXIS)  # marginals, (B, 5) each
@@ -44,5 +46,4 @@ def read_levels(similarity: Tensor, templates: Templates, temperature: Tensor) -
     else:
         halves = (temperature * similarity).unflatten(-1, (2, len(LEVELS))).softmax(-1)  # (B, 2, 5)
         quality, authenticity = halves.unbind(1)
-    levels = torch.tensor(LEVELS, device=similarity.device)
     return quality @ levels, authenticity @ levels

@@ -17,7 +17,6 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from mgs.backbones.openai import input_size
 from mgs.config import Config, flat_config
 from mgs.config_files import load_configs, refuse_other_run
 from mgs.datasets.audit import Finding, audit
@@ -25,18 +24,20 @@ from mgs.datasets.facts import facts_of, find_generator
 from mgs.datasets.folds import Fold, find_folds, read_pictures
 from mgs.datasets.samples import dimensions_of
 from mgs.dimensions import DIMENSIONS, Prompt
-from mgs.engine.engine import Pipeline
+from mgs.engine.engine import make_engine
+from mgs.engine.loader import Loader
+from mgs.engine.predict import predict
 from mgs.errors import UserError
 from mgs.evaluation.comparison import read_tested_run, write_comparison
 from mgs.evaluation.page import Picture
 from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
 from mgs.images.cache import ImageCache
-from mgs.machine import choose_device, choose_precision, environment, keep_freed_memory
+from mgs.machine import Machine, choose_device, choose_precision, environment, keep_freed_memory
 from mgs.methods.fragments import split_prompt
-from mgs.methods.mgs import find_truncated
+from mgs.methods.method import find_truncated
+from mgs.methods.table import METHODS
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
 from mgs.training.log import read_curves
-from mgs.training.trainer import predict
 
 COMPARISON = "comparison"  # the folder beside the runs
 
@@ -131,13 +132,15 @@ def test_elsewhere(config: Config, path: Path) -> None:
         "not checked whether images of that dataset are among these."
     )
     if left_out := [dimension for dimension in DIMENSIONS if (dimension in trained) != (dimension in there)]:
-        sets.notes.append(f"Dimensions left out, with MOS in only one of the two datasets: {', '.join(left_out)}.")
+        sets.notes.append(f"Dimensions left out, since checkpoint or data lack them: {', '.join(left_out)}.")
     predictions = []
     for fold in sets.folds:
         targets = [{d: mos for d, mos in sample.targets.items() if d in shared} for sample in fold.test]
         samples = [replace(sample, targets=one) for sample, one in zip(fold.test, targets, strict=True)]
         predictions.append(test_fold(config, replace(fold, test=samples), sets, checkpoint))
-    settings = {key: getattr(checkpoint.config, key) for key in ("model", "views", "train", "seed")}
+    settings = {
+        key: getattr(checkpoint.config, key) for key in ("method", "options", "model", "views", "train", "seed")
+    }
     config = replace(config, name=f"{config.name}_by_{scorer}", **settings)
     leave_report(config, replace(sets, trained_on=origin["dataset"]), predictions, Background())
 
@@ -179,11 +182,11 @@ def read_test_sets(config: Config) -> TestSets:
 
 def test_fold(config: Config, fold: Fold, sets: TestSets, checkpoint: Checkpoint) -> pd.DataFrame:
     """Predictions for one fold's test images, by the model and views that the checkpoint records."""
-    clip = checkpoint.model.clip
     prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.test]
-    sets.truncated.update(find_truncated(prompts, clip.context_length))
-    pipeline = Pipeline.of(config, checkpoint.config.views, input_size(clip), sets.images)
-    predictions = predict(checkpoint.model.to(pipeline.device), fold.test, config, pipeline)
+    sets.truncated.update(find_truncated(checkpoint.model, prompts))
+    machine = Machine.choose(config.device, config.precision)
+    loader = Loader(make_engine(checkpoint.model, checkpoint.config, machine), sets.images, workers=config.data.workers)
+    predictions = predict(loader, fold.test, batch_size=config.train.batch_size)
     predictions.insert(0, "fold", fold.number)
     return predictions
 
@@ -209,8 +212,9 @@ def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFr
     dataset, protocol_name = config.data.dataset, sets.folds[0].protocol
     if sets.truncated:
         sets.notes.append(f"Note: test prompts longer than CLIP's context, cut at its end: {len(sets.truncated)}.")
+    method = METHODS[config.method].title or config.method
     protocol = Protocol(
-        dataset, protocol_name, config.model.clip, precision, tuple(sets.notes), trained_on=sets.trained_on
+        dataset, protocol_name, config.model.clip, precision, tuple(sets.notes), sets.trained_on, method
     )
     report = config.run_folder / "report"
     tqdm.write(write_report(pd.concat(predictions, ignore_index=True), protocol, report, background))

@@ -5,6 +5,7 @@ With no config, every dataset found under data/ is trained, or the demo where th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import shutil
 from collections.abc import Sequence
@@ -14,30 +15,34 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mgs.backbones.freezing import describe_parameters
-from mgs.backbones.openai import input_size, load_backbone
+from mgs.backbones.backbone import Backbone
+from mgs.backbones.describe_parameters import describe_parameters
+from mgs.backbones.table import load_backbone
 from mgs.config import NOT_THE_RUN, Config, DataConfig, differing_keys
 from mgs.config_files import load_config, load_configs, refuse_other_run, save_config
 from mgs.datasets.audit import audit
 from mgs.datasets.facts import facts_of
 from mgs.datasets.folds import Fold, find_folds, read_pictures
+from mgs.datasets.samples import dimensions_of
 from mgs.demo.write import write_demo
 from mgs.dimensions import Prompt
-from mgs.engine.engine import Pipeline
-from mgs.engine.halves import open_activations
+from mgs.engine.engine import Engine, make_engine
+from mgs.engine.halves import open_halves
+from mgs.engine.loader import Loader
+from mgs.engine.predict import predict
 from mgs.errors import UserError
 from mgs.evaluation.per_fold import selection_value
 from mgs.files import is_held, locked, remove_unfinished, write_json
 from mgs.images.cache import ImageCache
-from mgs.images.cuts import denormalise
 from mgs.interrupts import heed_signals, stop_if_interrupted
-from mgs.machine import choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
-from mgs.methods.mgs import MGS, find_truncated
+from mgs.machine import Machine, choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
+from mgs.methods.method import find_truncated
+from mgs.methods.table import make_method
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
 from mgs.training.log import TrainingLog
 from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
 from mgs.training.saving import FoldSaver, announce_disk
-from mgs.training.trainer import Trainer, predict
+from mgs.training.trainer import Trainer
 
 
 def main(argv: Sequence[str]) -> None:
@@ -68,7 +73,11 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
             if not root.exists():  # another process may have drawn it meanwhile
                 write_demo(root)
     folds = find_folds(config.data, config.folds)
-    backbone = load_backbone(config.model.clip)  # perhaps a download
+    method = make_method(load_backbone(config.model.clip), config)  # perhaps a download
+    there = dimensions_of([sample for fold in folds for sample in fold.train])
+    if not set(there) & set(method.gives):
+        problem = f"gives {', '.join(method.gives)}, the data has MOS for {', '.join(there)}"
+        raise UserError(f"{config.data.dataset}: method {config.method} {problem}; choose another of the two")
     load = partial(images.fill, place=config.data.cache, device=device)
     folds, skipped = read_pictures(folds, config.data, load=load)
     if skipped:
@@ -86,7 +95,7 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
         elif folders[fold.number] in kept:
             refuse_other_progress(kept[folders[fold.number]], config, fold)
     if unfinished := [fold for fold in folds if folders[fold.number] not in finished]:
-        tqdm.write(f"{config.run_folder}: {announce_disk(config, backbone, unfinished)}")
+        tqdm.write(f"{config.run_folder}: {announce_disk(config, method, unfinished)}")
     return folds
 
 
@@ -106,6 +115,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             for folder in folders.values():
                 locks.enter_context(lock_fold(folder))
             open_run_folder(config, list(folders.values()))
+        backbone = load_backbone(config.model.clip)  # read once; each fold trains a copy
         for fold in folds:
             folder = folders[fold.number]
             remove_unfinished(folder)
@@ -117,7 +127,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             if not (folder / PROGRESS).exists():
                 shutil.rmtree(folder, ignore_errors=True)  # an attempt that died before there was anything to keep
             folder.mkdir(parents=True, exist_ok=True)
-            train_fold(config, fold, folder, images)
+            train_fold(config, fold, folder, copy.deepcopy(backbone), images)
             stop_if_interrupted()
 
 
@@ -155,35 +165,32 @@ def lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def train_fold(config: Config, fold: Fold, folder: Path, images: ImageCache) -> None:
+def train_fold(config: Config, fold: Fold, folder: Path, backbone: Backbone, images: ImageCache) -> None:
     """Train on the fold's train set and keep the epoch that does best on its val set; the test set is not touched.
 
-    An interrupted attempt is resumed where it stopped.
+    The backbone is trained in place. An interrupted attempt is resumed where it stopped.
     """
-    backbone = load_backbone(config.model.clip)
-    pipeline = Pipeline.of(config, config.views, input_size(backbone.clip), images)
-    compute_alike(pipeline.device)
-    model = MGS(backbone.clip, config.model).to(pipeline.device)
-    describe(config, fold, model, pipeline)
-    if activations := open_activations(model, [*fold.train, *fold.val], config, pipeline):
-        pipeline = dataclasses.replace(pipeline, halfway=activations.read)
+    engine = make_engine(make_method(backbone, config), config, Machine.choose(config.device, config.precision))
+    compute_alike(engine.machine.device)
+    describe(config, fold, engine)
+    halves = open_halves(engine, [*fold.train, *fold.val], images, config)
+    loader = Loader(engine, images, halves, config.data.workers)
     if config.compile:
-        model.run_block = compile_or_not(model.run_block)
-    trainer = Trainer(model, fold.train, config, pipeline)
-    saver = FoldSaver(folder, Setting(config, fold, backbone, pipeline.device), model, trainer)
+        backbone.run_block = compile_or_not(backbone.run_block)
+    trainer = Trainer(loader, fold.train, config)
+    saver = FoldSaver(folder, Setting(config, fold, backbone, engine.machine.device), trainer)
     with TrainingLog(folder, saver.history.lines) as log, saver:
         while (epoch := trainer.counts.epoch) <= config.train.epochs:
             progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
             loss = trainer.train_epoch(progress, after_step=saver.tick)
-            predictions = predict(model, fold.val, config, pipeline)
+            predictions = predict(loader, fold.val, batch_size=config.train.batch_size)
             predictions.insert(0, "fold", fold.number)
             line = log.add_epoch(epoch, loss, trainer.lr, predictions)
             srcc = ", ".join(f"{dimension} {show(one['srcc'])}" for dimension, one in line["val"].items())
             skipped = f"; {trainer.counts.skipped} steps skipped so far: not finite" if trainer.counts.skipped else ""
             tqdm.write(f"{progress}: loss {loss:.4f}, val SRCC {srcc}{skipped}")
             saver.end_epoch(line, selection_value(predictions), predictions)
-        (first,) = pipeline.views([images.read(fold.val[0].image)])
-        log.add_views(denormalise(first), saver.history.best_row(0), config.train.epochs)
+        log.add_views(engine.show_views(images.read(fold.val[0].image)), saver.history.best_row(0), config.train.epochs)
         saver.finish()
     tqdm.write(
         f"fold {fold.number}: best val mean of SRCC and PLCC {saver.history.best:.4f}; kept {folder / CHECKPOINT}"
@@ -195,14 +202,15 @@ def show(figure: float | None) -> str:
     return "undefined" if figure is None else f"{figure:.3f}"
 
 
-def describe(config: Config, fold: Fold, model: MGS, pipeline: Pipeline) -> None:
+def describe(config: Config, fold: Fold, engine: Engine) -> None:
     """Say what is about to be trained, on what, and which parameters train."""
+    machine = engine.machine
     tqdm.write(
         f"{config.run_folder}: {config.data.dataset}, protocol {fold.protocol}, fold {fold.number}: {len(fold.train)} "
         f"train, {len(fold.val)} val, {len(fold.test)} test images; backbone {config.model.clip}, "
-        f"{pipeline.device}, {str(pipeline.dtype).removeprefix('torch.')}"
+        f"{machine.device}, {str(machine.dtype).removeprefix('torch.')}"
     )
     prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.train + fold.val + fold.test]
-    if cut := find_truncated(prompts, model.clip.context_length):
+    if cut := find_truncated(engine.method, prompts):
         tqdm.write(f"{len(cut)} prompts are longer than CLIP's context and are cut, e.g. {cut[0][:60]!r}...")
-    tqdm.write(describe_parameters(model))
+    tqdm.write(describe_parameters(engine.method))

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 import mgs
-from mgs.backbones.openai import DOWNLOADS, load_backbone, published_sha256
+from mgs.backbones.openai import DOWNLOADS, published_sha256
+from mgs.backbones.table import load_backbone
 from mgs.demo.generators import Damage, as_asked, draw
 from mgs.demo.prompts import Content
 from mgs.errors import UserError

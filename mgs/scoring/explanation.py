@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mgs.dimensions import MOS_MAX, Prompt
-from mgs.engine.engine import Pipeline
-from mgs.images.cuts import PATCH_PIXELS, Layout, windows
-from mgs.machine import autocast, exact_products
+from mgs.dimensions import MOS_MAX, Dimension, Prompt
+from mgs.engine.engine import Engine
+from mgs.errors import UserError
+from mgs.images.cuts import window_corners
+from mgs.machine import exact_products
 from mgs.methods.fragments import split_prompt
 from mgs.methods.mgs import MGS, TOP_PATCHES, Similarities
-from mgs.methods.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability, read_levels
+from mgs.methods.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability
 from mgs.prompts import clean_prompt
 from mgs.scoring.score import Score
 
@@ -70,47 +72,48 @@ class Explanation:
         return self.whole_share * self.whole + (1 - self.whole_share) * parts
 
 
-def compare_picture(pipeline: Pipeline, model: MGS, pixels: Tensor, prompt: Prompt) -> Similarities:
-    """The similarities from which the scores of one picture, uint8 (3, H, W), are computed."""
-    (views,) = pipeline.views([pixels])
-    with autocast(pipeline.device, pipeline.dtype), exact_products:
-        return model.compare(model.start(views[None]), [prompt])
-
-
-def explain_scores(
-    model: MGS, layout: Layout, pixels: Tensor, found: Similarities, prompt: str | None, style: str, score: Score
+@torch.inference_mode()
+def explain_picture(
+    engine: Engine, pixels: Tensor, prompt: Prompt | None, word: Callable[[dict[Dimension, float]], Score]
 ) -> Explanation:
-    """Explain `score` by the similarities that `compare_picture` found."""
-    temperature = model.temperature.float()
-    templates = model.config.templates
+    """Explain the scores of a picture, uint8 (3, H, W), which `word` turns into a `Score`; without a prompt in part.
+
+    Raises `UserError` for a method that has no explanation.
+    """
+    method = engine.method
+    if not isinstance(method, MGS):
+        raise UserError("explain: only scores of the method mgs can be explained so far")
+    batch = engine.stage([pixels], [prompt or Prompt("")])
+    batch.sent.arrive()
+    embedded = engine.embed(batch.parts[0])
+    with exact_products:
+        found = method.compare(*embedded)
+    scores = {name: value.item() for name, value in method.combine(found).items()}
+    templates = method.options.templates
     together = (found.levels_whole + found.levels_patches.mean(1)) / 2  # (1, T)
     alone = (found.levels_whole[:, None] + found.levels_patches)[0] / 2  # (P, T)
-    quality, authenticity = read_levels(alone, templates, temperature)
+    quality, authenticity = method.read_levels(alone)
     if templates != "separate":
-        grid = joint_probability(together, temperature)[0]  # (quality, authenticity)
+        grid = joint_probability(together, method.temperature)[0]  # (quality, authenticity)
         grid = grid.T if templates == "swapped" else grid
-    boxes = [(top, left, PATCH_PIXELS) for top, left in windows(pixels.shape, layout)]
-    if not model.config.patches:
-        boxes = [(0, 0, max(pixels.shape))]
+    boxes = [(top, left, engine.cuts.side) for top, left in window_corners(pixels.shape, engine.cuts)]
     return Explanation(
-        score=score,
-        prompt=clean_prompt(prompt or ""),
+        score=word(scores),
+        prompt=clean_prompt(prompt.text if prompt else ""),
         pixels=pixels.cpu(),
-        boxes=boxes,
+        boxes=boxes or [(0, 0, max(pixels.shape))],
         joint=None if templates == "separate" else grid.tolist(),
         patch_quality=quality.tolist(),
         patch_authenticity=authenticity.tolist(),
         whole=MOS_MAX * found.whole.item(),
-        whole_share=model.whole_share(found.counts).item(),
-        fragments=describe_fragments(found, prompt, style),
+        whole_share=method.whole_share(found.counts).item(),
+        fragments=describe_fragments(found, prompt) if prompt else [],
     )
 
 
-def describe_fragments(found: Similarities, prompt: str | None, style: str) -> list[Fragment]:
-    """The prompt's fragments with their cosines, in order; none without a prompt."""
-    if prompt is None:
-        return []
-    texts = split_prompt(prompt, style)
+def describe_fragments(found: Similarities, prompt: Prompt) -> list[Fragment]:
+    """The prompt's fragments with their cosines, in order."""
+    texts = split_prompt(prompt.text, prompt.style)
     patches = found.fragments[0]  # (F, P)
     top = patches.topk(min(TOP_PATCHES, patches.shape[1]), dim=-1)
     return [

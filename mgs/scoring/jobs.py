@@ -25,23 +25,16 @@ from mgs.errors import UserError
 from mgs.files import Fence, locked, whole_file
 from mgs.images.decode import FORMATS, is_url
 from mgs.images.plugins import PLUGINS
-from mgs.methods.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
 from mgs.progress_bar import progress
 from mgs.safe_text import one_line, printable, safe_cell
 from mgs.scoring.score import COLUMNS, ERROR, Score
 from mgs.scoring.scorer import Scorer
+from mgs.scoring.wording import level_word
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 UNKNOWN = {".svg", ".xcf", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}  # images, unknown to Pillow
 NO_IMAGES = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr"}  # of what Pillow knows
 PARTIAL = ".partial"  # added to the output's name while a job runs: JSON lines, the first of which describes the job
-
-LEVEL_WORDS = {  # what the five levels are called, worst first
-    "quality": QUALITY_WORDS,
-    "authenticity": AUTHENTICITY_WORDS,
-    "correspondence": ("not shown", "hardly shown", "partly shown", "mostly shown", "fully shown"),
-    "overall": QUALITY_WORDS,
-}
 
 
 @dataclass(frozen=True)
@@ -167,16 +160,11 @@ def as_row(item: Item, score: Score) -> dict[str, Any]:
 def show_score(item: Item, score: Score, scorer: Scorer) -> str:
     """One image's scores for people to read: a line per score, with the word that stands for that level."""
     lines = [f"{'image':<16}{printable(item.image)}", f"{'prompt':<16}{printable(one_line(item.prompt or '-'))}"]
-    for dimension, words in LEVEL_WORDS.items():
+    for dimension in DIMENSIONS:
         value = getattr(score, dimension)
         if value is not None:
-            lines.append(f"{dimension:<16}{value:.2f}  {words[level_of(value)]}")
+            lines.append(f"{dimension:<16}{value:.2f}  {level_word(dimension, value)}")
     return "\n".join([*lines, f"{'status':<16}{score.status}", f"{'scored by':<16}{printable(scorer.name)}"])
-
-
-def level_of(value: float) -> int:
-    """The level, 0 to 4, nearest to a score."""
-    return min(range(len(LEVELS)), key=lambda i: abs(LEVELS[i] - value))
 
 
 def check_output(out: Path) -> None:
@@ -195,7 +183,9 @@ def fingerprint(items: Iterable[Item], scorer: Scorer, style: str | None) -> str
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.image, str(item.path.absolute()), item.prompt]).encode())
-    digest.update(json.dumps([scorer.fingerprint, style or scorer.prompt_style, str(scorer.pipeline.dtype)]).encode())
+    digest.update(
+        json.dumps([scorer.source.fingerprint, style or scorer.prompt_style, str(scorer.engine.machine.dtype)]).encode()
+    )
     return digest.hexdigest()
 
 

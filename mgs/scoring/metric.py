@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgs.datasets.facts import NEED_A_PROMPT
 from mgs.dimensions import MOS_MAX, Prompt
+from mgs.engine.engine import Engine
 from mgs.errors import UserError
-from mgs.images.cuts import make_views
+from mgs.images.cuts import cut_views
 from mgs.images.decode import MAX_PIXELS, MIN_SIDE
 from mgs.images.inputs import as_prompt, as_prompts
-from mgs.machine import exact_products
+from mgs.machine import Machine, exact_products
+from mgs.methods.method import Method
 from mgs.scoring.scorer import Scorer
 
 SLACK = 0.5 / 255  # half a grey level: what rounding leaves outside 0-1
@@ -37,8 +38,10 @@ class ImageMetric(nn.Module):
         if dimension not in scorer.scored:
             raise UserError(f"metric {dimension}: {scorer.name} gives {', '.join(scorer.scored)}; choose from these")
         self.scorer = scorer
-        self.model = scorer.model.requires_grad_(False)
-        self.views, self.size = scorer.pipeline.settings, scorer.pipeline.size
+        self.model = scorer.model
+        # an engine of its own: it computes in float32, on the caller's thread and stream
+        self.engine = Engine(self.model, scorer.engine.cuts, float32(self.model), scale=scorer.engine.scale)
+        self.register_load_state_dict_pre_hook(rename_backbone)
         self.dimension, self.prompt_style = dimension, scorer.prompt_style
 
     def forward(self, images: Tensor, prompts: Sequence[str | None] | None = None) -> Tensor:
@@ -50,16 +53,20 @@ class ImageMetric(nn.Module):
         """
         check_pixels(images)
         texts = [as_prompt(prompt) for prompt in as_prompts(prompts, len(images))]
-        if self.dimension in NEED_A_PROMPT and None in texts:
+        if self.dimension in self.model.needs_prompt and None in texts:
             raise ValueError(f"{self.dimension} is judged against a prompt; give one per image")
         if not len(images):
             return images.float().sum((1, 2, 3))
         self.scorer.refuse_fork()
-        with torch.autocast(images.device.type, enabled=False), exact_products, self.scorer.lock:
+        backbone, cuts = self.model.backbone, self.engine.cuts
+        reading = self.model.read([Prompt(text or "", self.prompt_style) for text in texts])
+        numbers = {name: value.to(images.device, non_blocking=True) for name, value in reading.numbers.items()}
+        with torch.autocast(images.device.type, enabled=False), exact_products:
+            embedded = self.engine.embed_texts(reading.texts)
             pixels = enlarge(images.float()) * 255
-            cut = make_views(pixels, self.size, layout=self.views.layout, antialias=self.views.antialias)
-            scores = self.model(cut, [Prompt(text or "", self.prompt_style) for text in texts])
-        found: Tensor = getattr(scores, self.dimension)
+            views = cut_views(pixels, cuts, backbone.size, backbone.mean, backbone.std)
+            scores = self.model.score(backbone.finish_images(backbone.start_images(views)), embedded, numbers)
+            found: Tensor = self.engine.to_mos(scores)[self.dimension]
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImageMetric:
@@ -69,7 +76,20 @@ class ImageMetric(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        return super()._apply(keep_precision, recurse)
+        super()._apply(keep_precision, recurse)
+        self.engine.work_on(float32(self.model))
+        return self
+
+
+def float32(model: Method) -> Machine:
+    """The device where a method's weights are, in float32."""
+    return Machine(model.backbone.logit_scale.device, torch.float32)
+
+
+def rename_backbone(metric: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Give weights that a host saved with an older version their names of today."""
+    for name in [name for name in state if name.startswith(f"{prefix}model.clip.")]:
+        state[f"{prefix}model.backbone.{name.removeprefix(f'{prefix}model.clip.')}"] = state.pop(name)
 
 
 def check_pixels(images: Tensor) -> None:
@@ -86,7 +106,7 @@ def check_pixels(images: Tensor) -> None:
 
 
 def enlarge(images: Tensor) -> Tensor:
-    """Images with the shorter side at least 512, as `data.images` has them."""
+    """Images with the shorter side at least 512, as `images/decode.py` makes them."""
     height, width = images.shape[-2:]
     scale = MIN_SIDE / min(height, width)
     if scale <= 1:

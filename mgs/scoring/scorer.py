@@ -2,82 +2,73 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from mgs.backbones.openai import Backbone, input_size, load_backbone
-from mgs.config import Config, ModelConfig, Precision, ViewsConfig
-from mgs.datasets.facts import NEED_A_PROMPT, facts_of
-from mgs.datasets.samples import Sample
-from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Prompt
-from mgs.engine.engine import EVAL_BATCH, Pipeline
-from mgs.errors import UserError, is_out_of_memory
-from mgs.files import file_sha256, whole_file
-from mgs.images.cache import ImageCache
+from mgs.backbones.backbone import Backbone
+from mgs.backbones.table import load_backbone
+from mgs.config import Precision
+from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Dimension, Prompt
+from mgs.engine.batcher import Batcher
+from mgs.engine.engine import Engine
+from mgs.engine.predict import EVAL_BATCH
+from mgs.errors import UserError
+from mgs.files import whole_file
 from mgs.images.decode import BadImage
-from mgs.images.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, load_or_reason, name_of
-from mgs.methods.mgs import MGS
-from mgs.scoring.explanation import Explanation, compare_picture, explain_scores
+from mgs.images.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, name_of
+from mgs.machine import Machine
+from mgs.scoring.explanation import Explanation, explain_picture
+from mgs.scoring.loading import Source, open_bare, open_checkpoint
 from mgs.scoring.own_process import OwnProcess
-from mgs.scoring.score import COLUMNS, OK, Score, failure, raise_failure
-from mgs.scoring.wording import remark_on_checkpoint, remarks_on_prompt
-from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint, find_checkpoint, load_checkpoint
-
-ZERO_SHOT = "zero-shot, never trained on MOS"
-DECODERS = 4  # threads
+from mgs.scoring.score import COLUMNS, Score, raise_failure
+from mgs.scoring.streaming import Scored, score_pairs
+from mgs.scoring.wording import describe
+from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint
 
 
 class Scorer(OwnProcess):
-    """Scores images; thread-safe. An image has the same score alone and in any batch (to 1e-5 in float32).
+    """Scores images. Any number of threads may use it: a thread of its own scores for all of them, in full batches.
 
-    Made with `load` or `zero_shot`. `scored` names the dimensions that it gives: those that its checkpoint was trained
-    on, or the three that a bare CLIP can guess at. It can be pickled, weights and all. In a process that was forked
-    after it was made it refuses to work, with a `UserError`.
+    An image has the same score alone and in any batch (to 1e-5 in float32). Made with `load` or `zero_shot`. `scored`
+    names the dimensions that it gives: those that its checkpoint was trained on, or the three that a bare CLIP can
+    guess at. It can be pickled, weights and all. In a process that was forked after it was made it refuses to work,
+    with a `UserError`.
     """
 
-    def __init__(self, model: MGS, scored: Sequence[str], views: ViewsConfig, machine: Config) -> None:
-        super().__init__()  # with a lock, since the model keeps texts between calls
-        self.pipeline = Pipeline.of(machine, views, input_size(model.clip), ImageCache(Path()))
-        self.model = model.to(self.pipeline.device).eval()
-        self.scored = tuple(scored)
-        self.prompt_style = "sentence"
-        self.name, self.remarks, self.fingerprint = "", "", ""  # its source, what each status says, its weights' hash
-        self.fits = sys.maxsize  # images at once; lowered when memory runs out
+    def __init__(self, engine: Engine, source: Source) -> None:
+        super().__init__()
+        self.engine, self.source = engine, source
+        self.model = engine.method.eval().requires_grad_(False)  # so that matrices are cast once
+        self.batcher = Batcher(engine)
+        self.name, self.scored, self.prompt_style = source.name, source.scored, source.prompt_style
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"engine": self.engine, "source": self.source}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Scorer.__init__(self, **state)
 
     def __deepcopy__(self, memo: dict) -> Scorer:
         return self  # its weights never change, so torchmetrics need not copy them
 
     @classmethod
+    @torch.inference_mode(False)  # changes of weights made in inference mode could not be noticed
     def load(cls, path: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
         """A scorer from a checkpoint file, a fold folder, or a run folder, whose first finished fold it takes.
 
         Views, sentences and prompt style are the checkpoint's own. Raises `UserError` if there is no valid checkpoint.
         """
-        file = find_checkpoint(Path(path))
-        checkpoint = load_checkpoint(file)
-        scored = [dimension for dimension in DIMENSIONS if dimension in checkpoint.metadata.get("val", {})]
-        if not scored:
-            raise UserError(f"{file}: does not say which dimensions it was trained on; train it again")
-        machine = Config(device=device, precision=precision)
-        scorer = cls(checkpoint.model, scored, checkpoint.config.views, machine)
-        data = checkpoint.config.data
-        scorer.prompt_style = data.prompt_style or facts_of(data.dataset).prompt_style
-        scorer.name, scorer.remarks = str(file), remark_on_checkpoint(checkpoint.metadata)
-        scorer.fingerprint = file_sha256(file)
-        return scorer
+        return cls(*open_checkpoint(Path(path), Machine.choose(device, precision)))
 
     @classmethod
+    @torch.inference_mode(False)
     def zero_shot(cls, clip: str = "ViT-B/16", *, device: str = "auto", precision: Precision = "auto") -> Scorer:
         """A scorer from a bare CLIP that has seen no MOS, at CLIP's own temperature; every status says so."""
         return cls.of_backbone(load_backbone(clip, option="clip"), device=device, precision=precision)
@@ -85,10 +76,7 @@ class Scorer(OwnProcess):
     @classmethod
     def of_backbone(cls, backbone: Backbone, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
         """`zero_shot`, of a CLIP that is loaded already."""
-        model = MGS(backbone.clip, ModelConfig(clip=backbone.name, temperature="clip"))
-        scorer = cls(model, DIMENSIONS[:3], ViewsConfig(), Config(device=device, precision=precision))
-        scorer.name, scorer.remarks, scorer.fingerprint = f"zero-shot {backbone.name}", ZERO_SHOT, backbone.sha256
-        return scorer
+        return cls(*open_bare(backbone, Machine.choose(device, precision)))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
@@ -97,10 +85,10 @@ class Scorer(OwnProcess):
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Copy the checkpoint into a folder for `from_pretrained`, here or uploaded to the hub; returns its path."""
-        if not Path(self.name).is_file():
+        if self.source.file is None or not self.source.file.is_file():
             raise UserError(f"{self.name}: not from a checkpoint, so there is nothing to save; load one")
         with whole_file(Path(folder) / CHECKPOINT) as temporary:
-            shutil.copyfile(self.name, temporary)
+            shutil.copyfile(self.source.file, temporary)
         return Path(folder) / CHECKPOINT
 
     def score(self, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Score:
@@ -139,11 +127,12 @@ class Scorer(OwnProcess):
         by = by or ("correspondence" if prompt and "correspondence" in self.scored else self.scored[0])
         if by not in self.scored:
             raise ValueError(f"by={by}: this scorer gives {', '.join(self.scored)}")
+        if prompt is None and by in self.model.needs_prompt:
+            raise ValueError(f"by={by}: is judged against a prompt; give one")
         images = as_images(images)
         table = self.score_many(images, [prompt] * len(images))
         return table.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
-    @torch.inference_mode()
     def explain(self, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Explanation:
         """Why an image gets its scores; without a prompt there are no fragments. Raises `UserError` for a bad image."""
         self.refuse_fork()
@@ -152,11 +141,14 @@ class Scorer(OwnProcess):
             pixels, remark = load_image(image)
         except BadImage as error:
             raise UserError(str(error)) from None
-        with self.lock:
-            found = compare_picture(self.pipeline, self.model, pixels, Prompt(text or "", style))
-        scores = {name: value.item() for name, value in vars(self.model.combine(found)).items()}
-        score = raise_failure(self.describe(scores, text, remark))
-        return explain_scores(self.model, self.pipeline.settings.layout, pixels, found, text, style, score)
+
+        def word(scores: dict[Dimension, float]) -> Score:
+            return raise_failure(self.describe(Scored(text, True, remark, scores)))
+
+        explanation: Explanation = self.batcher.call(
+            explain_picture, self.engine, pixels, None if text is None else Prompt(text, style), word
+        )
+        return explanation
 
     def score_stream(
         self, pairs: Iterable[Pair], *, batch_size: int | None = None, style: str | None = None
@@ -168,23 +160,9 @@ class Scorer(OwnProcess):
         self.refuse_fork()
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise UserError(f"batch_size={batch_size}: give 1 or more")
-        size = batch_size or EVAL_BATCH[self.pipeline.device.type]
-        return self.score_batches(iter(pairs), size, self.check_style(style))
-
-    def score_batches(self, pairs: Iterator[Pair], size: int, style: str) -> Iterator[Score]:
-        """`score_stream`, `size` images at a time, or as many as fit."""
-
-        def fetch(pool: ThreadPoolExecutor) -> tuple[list[Pair], Iterator[tuple[Tensor | None, str]]]:
-            batch = list(itertools.islice(pairs, min(size, self.fits)))
-            return batch, pool.map(load_or_reason, [image for image, _ in batch])
-
-        with ThreadPoolExecutor(DECODERS) as pool:
-            batch, loading = fetch(pool)
-            while batch:
-                loaded = list(loading)
-                following = fetch(pool)
-                yield from self.score_loaded(loaded, [as_prompt(prompt) for _, prompt in batch], style)
-                batch, loading = following
+        size = batch_size or EVAL_BATCH[self.engine.machine.device.type]
+        found = score_pairs(self.batcher, iter(pairs), size, self.check_style(style))
+        return (self.describe(one) for one in found)
 
     def check_style(self, style: str | None) -> str:
         """The style that prompts are read in; an unknown name is a `UserError`."""
@@ -193,55 +171,6 @@ class Scorer(OwnProcess):
             raise UserError(f"prompt style {style!r}: choose from {', '.join(PROMPT_STYLES)}")
         return style
 
-    def score_loaded(
-        self, loaded: Sequence[tuple[Tensor | None, str]], prompts: Sequence[str | None], style: str
-    ) -> list[Score]:
-        """Scores of decoded pictures, each with a remark; where a picture is None, the remark is the reason."""
-        whole = [i for i, (picture, _) in enumerate(loaded) if picture is not None]
-        tensors = [loaded[i][0] for i in whole]
-        scores = iter(self.run([t for t in tensors if t is not None], [prompts[i] or "" for i in whole], style))
-        return [
-            failure(remark) if picture is None else self.describe(next(scores), prompt, remark)
-            for (picture, remark), prompt in zip(loaded, prompts, strict=True)
-        ]
-
-    @torch.inference_mode()
-    def run(self, pictures: Sequence[Tensor], prompts: Sequence[str], style: str) -> list[dict[str, float] | None]:
-        """Each picture's raw scores by dimension; None where memory doesn't hold even one picture."""
-        found: list[dict[str, float] | None] = []
-        while len(found) < len(pictures):
-            part = slice(len(found), len(found) + self.fits)
-            try:
-                found += self.run_together(pictures[part], prompts[part], style)
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # outside the handler, whose traceback would keep the tensors that did not fit
-            if self.pipeline.device.type == "cuda":
-                torch.cuda.empty_cache()
-            count = len(pictures[part])
-            if count == 1:
-                found.append(None)
-            else:
-                self.fits = min(self.fits, count // 2)  # another thread may have lowered it further
-        return found
-
-    def run_together(self, pictures: Sequence[Tensor], prompts: Sequence[str], style: str) -> list[dict[str, float]]:
-        """The raw scores of pictures that go through the model at once."""
-        batch = [(p, Sample("", Path(), text, style, {})) for p, text in zip(pictures, prompts, strict=True)]
-        with self.lock:
-            scores = self.pipeline.score(self.model, batch)
-        values = {name: tensor.tolist() for name, tensor in scores.items()}
-        return [{name: column[i] for name, column in values.items()} for i in range(len(pictures))]
-
-    def describe(self, raw: dict[str, float] | None, prompt: str | None, remark: str) -> Score:
+    def describe(self, found: Scored) -> Score:
         """A score with its remarks."""
-        if raw is None:
-            return failure("out of memory for a single image; use a smaller image, or another device")
-        told = {d: raw[d] for d in self.scored if prompt is not None or d not in NEED_A_PROMPT}
-        if wrong := [d for d, value in told.items() if not math.isfinite(value)]:
-            return failure(f"{', '.join(wrong)} not finite; score with precision=fp32, or use another checkpoint")
-        remarks = [remark, *remarks_on_prompt(prompt, self.model.clip.context_length), self.remarks]
-        said = "; ".join(filter(None, remarks))
-        return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK)
+        return describe(found, self.model, self.scored, self.source.remarks)

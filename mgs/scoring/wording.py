@@ -1,20 +1,58 @@
-"""What a status says about a prompt, and about the checkpoint. Remarks only; the prompt is scored unchanged."""
+"""Scores in words: statuses with remarks on image, prompt and checkpoint, and the names of levels."""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mgs.backbones.openai import is_too_long
+from mgs.backbones.backbone import Backbone
+from mgs.dimensions import DIMENSIONS
+from mgs.methods.method import Method
+from mgs.methods.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
 from mgs.prompts import clean_prompt
+from mgs.scoring.score import OK, Score, failure
+from mgs.scoring.streaming import Scored
 
 GREEK_SIGNS = 2  # up to this many Greek letters are signs in a Latin prompt
 GENERATOR_SYNTAX = re.compile(  # commands of Stable Diffusion's programs, NovelAI and Midjourney
     r"[(\[][^()\[\]]*[^\d\s()\[\]]\s*:\s*\d{0,3}(?:\.\d{1,4})?\s*[)\]]|\(\(|\[\[|\{\{|<\w+:[^<>]+>|\bembedding:\S"
     r"|(?:^|\s)--[a-z]+\b|::-?\d|\bBREAK\b"
 )
+
+
+LEVEL_WORDS = {  # what the five levels are called, worst first
+    "quality": QUALITY_WORDS,
+    "authenticity": AUTHENTICITY_WORDS,
+    "correspondence": ("not shown", "hardly shown", "partly shown", "mostly shown", "fully shown"),
+    "overall": QUALITY_WORDS,
+}
+
+
+def describe(found: Scored, method: Method, scored: Sequence[str], remarks: str) -> Score:
+    """An image's score with its remarks; `scored` are the dimensions to tell, `remarks` what is said of every image."""
+    if not found.read:
+        return failure(found.remark)
+    if found.found is None:
+        return failure("out of memory for a single image; use a smaller image, or another device")
+    told = {
+        dimension: value
+        for dimension, value in found.found.items()
+        if dimension in scored and (found.prompt is not None or dimension not in method.needs_prompt)
+    }
+    if not told:
+        return failure(f"no prompt, and {', '.join(scored)} cannot be judged without one; give a prompt")
+    if wrong := [dimension for dimension, value in told.items() if not math.isfinite(value)]:
+        return failure(f"{', '.join(wrong)} not finite; score with precision=fp32, or use another checkpoint")
+    said = "; ".join(filter(None, [found.remark, *remarks_on_prompt(found.prompt, method.backbone), remarks]))
+    return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK)
+
+
+def level_word(dimension: str, value: float) -> str:
+    """What the level nearest to a score is called."""
+    return LEVEL_WORDS[dimension][min(range(len(LEVELS)), key=lambda i: abs(LEVELS[i] - value))]
 
 
 def remark_on_checkpoint(metadata: Mapping[str, Any]) -> str:
@@ -24,12 +62,12 @@ def remark_on_checkpoint(metadata: Mapping[str, Any]) -> str:
     return "its CLIP knows drawings only" if metadata["backbone"]["name"] == "demo" else ""
 
 
-def remarks_on_prompt(prompt: str | None, context: int) -> list[str]:
-    """Remarks on a prompt for a CLIP that reads `context` tokens; None means that there is no prompt."""
+def remarks_on_prompt(prompt: str | None, backbone: Backbone) -> list[str]:
+    """Remarks on a prompt, which is scored unchanged; None means that there is no prompt."""
     if prompt is None:
         return ["no prompt, so nothing to correspond to"]
     found = {
-        "prompt longer than CLIP reads, cut": is_too_long(clean_prompt(prompt), context),
+        "prompt longer than CLIP reads, cut": backbone.is_too_long(clean_prompt(prompt)),
         "prompt not in Latin letters: CLIP reads it poorly": has_other_letters(prompt),
         "prompt holds generator syntax, which moves correspondence": has_generator_syntax(prompt),
     }

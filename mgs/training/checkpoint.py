@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,29 @@ from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 import mgs
-from mgs.backbones.openai import Backbone, build_clip, is_published, load_backbone
+from mgs.backbones.backbone import Backbone
+from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.openai import build_clip
+from mgs.backbones.table import is_published, load_backbone
 from mgs.backbones.weights import as_tensors
-from mgs.config import Config, config_of
+from mgs.config import Config
+from mgs.config_files import config_of
 from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 from mgs.files import whole_file
-from mgs.methods.mgs import MGS
+from mgs.methods.method import Method
+from mgs.methods.table import METHODS, choose_cuts, make_method
 
 CHECKPOINT = "best.safetensors"
 FINISHED = "predictions_val.csv"  # written last, so a fold folder that has it is complete
-FORMAT = "mgs-1"
-CLIP_PREFIX = "clip."
+FORMAT, OLDER = "mgs-2", "mgs-1"
+BACKBONE = "backbone."  # before the names of a backbone's tensors; in the older format it was "clip."
 KINDS = {  # what metadata may hold; the facts of a training are not there in every checkpoint
     "mgs_version": str, "config": dict, "sentences": list, "backbone": dict, "dataset": str, "protocol": str,
     "fold": int, "fold_sha256": str, "epoch": int, "val": dict,
 }  # fmt: skip
-MAY_LACK = ("dataset", "protocol", "fold", "fold_sha256", "epoch", "val")
-BACKBONE_KINDS = {"name": str, "sha256": str, "embedded": bool}
+MAY_LACK = ("dataset", "protocol", "fold", "fold_sha256", "epoch", "val", "mean", "std")
+BACKBONE_KINDS = {"name": str, "sha256": str, "embedded": bool, "mean": list, "std": list}
 
 
 def fold_folder(run: Path, number: int) -> Path:
@@ -45,45 +51,60 @@ def fold_folder(run: Path, number: int) -> Path:
 class Checkpoint:
     """A model ready to score, the config that it was trained with, and what its file says about itself."""
 
-    model: MGS
+    model: Method
     config: Config
     metadata: dict[str, Any]
 
 
-def save_checkpoint(path: Path, model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, model: Method, config: Config, facts: dict[str, Any]) -> None:
     """Write what was trained; also the whole backbone, if not everybody can fetch it by name.
 
     `facts` (dataset, fold, epoch, val metrics, ...) goes into the metadata unchanged.
     """
-    write_checkpoint(path, *copy_for_checkpoint(model, config, backbone, facts))
+    write_checkpoint(path, *copy_for_checkpoint(model, config, facts))
 
 
 def copy_for_checkpoint(
-    model: MGS, config: Config, backbone: Backbone, facts: dict[str, Any]
+    model: Method, config: Config, facts: dict[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors and the metadata of a checkpoint; the tensors are copies, which further training does not change."""
     tensors = {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in checkpoint_tensors(model, backbone).items()
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in checkpoint_tensors(model).items()
     }
+    backbone = model.backbone
     metadata = {
         "format": FORMAT,
         "mgs_version": mgs.__version__,
         "config": OmegaConf.to_container(OmegaConf.structured(config)),
-        "sentences": model.sentences,
-        "backbone": {"name": backbone.name, "sha256": backbone.sha256, "embedded": not backbone.published},
+        "sentences": list(model.sentences),
+        "backbone": {
+            "name": backbone.name,
+            "sha256": backbone.sha256,
+            "embedded": not backbone.published,
+            "mean": backbone.mean.flatten().tolist(),
+            "std": backbone.std.flatten().tolist(),
+        },
+        **describe_row(config),
         **facts,
     }
     return tensors, metadata
 
 
-def checkpoint_tensors(model: MGS, backbone: Backbone) -> dict[str, torch.Tensor]:
+def describe_row(config: Config) -> dict[str, Any]:
+    """What of the config's method decides scores and stands neither in the config nor among the weights."""
+    return {
+        "cuts": asdict(choose_cuts(config.method, config.views)),
+        "scale": list(METHODS[config.method].scale),
+    }
+
+
+def checkpoint_tensors(model: Method) -> dict[str, torch.Tensor]:
     """What a checkpoint holds of a model: what trains, and all of a backbone that cannot be fetched by name."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if name in trained or not name.startswith(CLIP_PREFIX) or not backbone.published
+        if name in trained or not name.startswith(BACKBONE) or not model.backbone.published
     }
 
 
@@ -104,10 +125,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except (KeyError, ValueError, RecursionError):
         raise UserError(f"{path}: not an MGS checkpoint: it has no metadata of ours; train one with train.py") from None
     try:
-        if metadata["format"] != FORMAT:
+        if metadata["format"] not in (FORMAT, OLDER):
             raise UserError(f"{path}: in format {metadata['format']}, this version reads {FORMAT}; use another mgs")
         check_kinds(metadata, KINDS)
         check_kinds(metadata["backbone"], BACKBONE_KINDS)
+        for statistic in ("mean", "std"):
+            channels = metadata["backbone"].get(statistic, [1.0, 1.0, 1.0])
+            if len(channels) != 3 or not all(isinstance(n, float) and 0 < n < 10 for n in channels):  # NaN is not
+                raise ValueError(f"{statistic}: must be three numbers above 0")
         config_of(metadata["config"])
         if strange := set(metadata.get("val", {})) - set(DIMENSIONS):
             raise ValueError(f"val: {strange.pop()} is no dimension")
@@ -143,9 +168,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name, tensor in tensors.items():
             if tensor.dtype != torch.float32:
                 raise ValueError(f"{name}: {tensor.dtype} where checkpoints hold torch.float32")
-        clip = find_clip(path, metadata["backbone"], tensors)
-        model = MGS(clip, config.model)
-        if model.sentences != metadata["sentences"]:
+        if metadata["format"] == OLDER:
+            tensors = {re.sub(r"^clip\.", BACKBONE, name): tensor for name, tensor in tensors.items()}
+        for fact, now in describe_row(config).items():
+            if metadata.get(fact, now) != now:
+                raise UserError(f"{path}: trained with another {fact}; score with mgs {metadata['mgs_version']}")
+        model = make_method(find_backbone(path, metadata["backbone"], tensors), config)
+        if list(model.sentences) != metadata["sentences"]:
             raise UserError(
                 f"{path}: trained with other sentences than this version's; score with mgs {metadata['mgs_version']}"
             )
@@ -160,17 +189,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(model.eval(), config, metadata)
 
 
-def find_clip(path: Path, backbone: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
-    """The CLIP below a checkpoint: built from its own tensors where they are embedded, else fetched by name."""
-    if backbone["embedded"]:
-        own = {k.removeprefix(CLIP_PREFIX): v for k, v in tensors.items() if k.startswith(CLIP_PREFIX)}
-        return build_clip(own, path)
-    if not is_published(backbone["name"]):  # a path is of use only on the machine that wrote the checkpoint
-        raise UserError(f"{path}: holds no backbone, and {backbone['name']!r} is none that can be fetched by name")
-    found = load_backbone(backbone["name"], option=None)
-    if found.sha256 != backbone["sha256"]:
-        raise UserError(f"{path}: trained on another {backbone['name']} (SHA-256 {backbone['sha256'][:12]}...)")
-    return found.clip
+def find_backbone(path: Path, facts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Backbone:
+    """The backbone below a checkpoint: built from its own tensors where they are embedded, else fetched by name."""
+    name, sha256 = facts["name"], facts["sha256"]
+    if facts["embedded"]:
+        own = {k.removeprefix(BACKBONE): v for k, v in tensors.items() if k.startswith(BACKBONE)}
+        backbone = CLIPBackbone(build_clip(own, path), name, sha256)
+        for statistic, values in {"mean": backbone.mean, "std": backbone.std}.items():
+            values.copy_(torch.tensor(facts.get(statistic, values.flatten().tolist())).view(3, 1, 1))
+        return backbone
+    if not is_published(name):  # a path is of use only on the machine that wrote the checkpoint
+        raise UserError(f"{path}: holds no backbone, and {name!r} is none that can be fetched by name")
+    found = load_backbone(name, option=None)
+    if found.sha256 != sha256:
+        raise UserError(f"{path}: trained on another {name} (SHA-256 {sha256[:12]}...)")
+    return found
 
 
 def newest_checkpoint(runs: Path, *, of_drawings: bool = False) -> Path | None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mgs.backbones.openai import Backbone, build_clip
+from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.openai import build_clip
 from mgs.backbones.weights import as_tensors, read_weights
 from mgs.config import Config, DataConfig, ModelConfig
 from mgs.datasets.facts import DATASETS, facts_of
 from mgs.errors import UserError
 from mgs.files import file_sha256
-from mgs.methods.mgs import MGS
+from mgs.methods.mgs import MGS, MGSOptions
 from mgs.training.checkpoint import CHECKPOINT, save_checkpoint
 
 MARK = "visual.conv1.weight"  # every CLIP with a vision transformer has it; what stands before it is the prefix
@@ -35,7 +36,7 @@ def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> 
     """Write `<folder>/best.safetensors` from a checkpoint of the original project; returns the tensors left out.
 
     It read quality off the realism words' axis and realism off the quality words'; our model reads them the same way
-    (`model.templates: swapped`), under their right names, so that its `mos_fusion` is our `fusion` in the same order.
+    (`options.templates: swapped`), under their right names, so that its `mos_fusion` is our `fusion` in the same order.
     `dataset` says which dimensions were trained, by default the one that the file names. Nothing in the file is run:
     anything but tensors, texts and numbers is refused. Raises `UserError`.
     """
@@ -50,7 +51,8 @@ def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> 
         )
     own = {name.removeprefix(prefixes[0]): value for name, value in state.items() if name.startswith(prefixes[0])}
     clip_state, others = split_clip(own)
-    model = MGS(build_clip(clip_state, path), ModelConfig(clip=str(path), templates="swapped"))
+    backbone = CLIPBackbone(build_clip(clip_state, path), "original", file_sha256(path))
+    model = MGS(backbone, MGSOptions(templates="swapped"))
     others |= {name: value for name, value in state.items() if not name.startswith(prefixes[0])}
     for name, head in (("alpha", model.alpha), ("mos_fusion", model.fusion)):
         names = [other for other in others if other.split(".")[-1] == name]
@@ -64,7 +66,7 @@ def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> 
                 )
             head.data.copy_(value.reshape(head.shape))
     data = DataConfig(dataset=dataset)
-    config = Config(name=path.stem, data=data, model=model.config)
+    config = Config(name=path.stem, data=data, model=ModelConfig(clip=str(path)), options=model.options)
     facts = {
         "dataset": dataset,
         "protocol": "published",
@@ -73,8 +75,7 @@ def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> 
         "val": {dimension: {} for dimension in dimensions},
         "imported_from": path.name,
     }
-    backbone = Backbone(model.clip, "original", file_sha256(path), published=False)
-    save_checkpoint(folder / CHECKPOINT, model, config, backbone, facts)
+    save_checkpoint(folder / CHECKPOINT, model, config, facts)
     return sorted(others)
 
 

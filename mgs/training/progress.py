@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import mgs
-from mgs.backbones.openai import Backbone
-from mgs.config import NOT_THE_RUN, Config, config_of, config_sha256, differing_keys
+from mgs.backbones.backbone import Backbone
+from mgs.config import NOT_THE_RUN, Config, config_sha256, differing_keys
+from mgs.config_files import config_of
 from mgs.datasets.folds import Fold
 from mgs.errors import UserError
 from mgs.files import whole_file
@@ -22,7 +23,7 @@ from mgs.machine import environment
 from mgs.training.trainer import Trainer
 
 PROGRESS = "last.pt"
-FORMAT = "mgs-progress-1"
+FORMAT = "mgs-progress-2"
 PARTS = {"fold", "fold_sha256", "backbone_sha256", "environment", "trainer", "history"}
 AGAIN = "train it again with overwrite=true"
 

@@ -13,14 +13,13 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from mgs.backbones.openai import Backbone
 from mgs.config import Config
 from mgs.datasets.folds import Fold
 from mgs.errors import UserError
 from mgs.files import folder_bytes, free_disk, whole_file
 from mgs.interrupts import Interrupted
 from mgs.machine import environment
-from mgs.methods.mgs import MGS
+from mgs.methods.method import Method
 from mgs.safe_text import safe_table
 from mgs.training.checkpoint import (
     CHECKPOINT,
@@ -79,8 +78,8 @@ class FoldSaver:
     Creating one puts the trainer where an interrupted attempt stopped; on a CPU, to the bit.
     """
 
-    def __init__(self, folder: Path, setting: Setting, model: MGS, trainer: Trainer) -> None:
-        self.folder, self.setting, self.model, self.trainer = folder, setting, model, trainer
+    def __init__(self, folder: Path, setting: Setting, trainer: Trainer) -> None:
+        self.folder, self.setting, self.trainer = folder, setting, trainer
         self.history, changes = resume(folder / PROGRESS, setting, trainer)
         self.writer = Writer()
         self.saved = time.monotonic()
@@ -103,19 +102,21 @@ class FoldSaver:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         without = " without overwrite=true" if self.setting.config.overwrite else ""
         remedy = f"the same command{without} resumes it"
-        if isinstance(error, (Interrupted, BrokenPipeError)):  # both come between two steps, the latter of printing
-            self.keep()
-            self.writer.wait()
-        if isinstance(error, Interrupted):
-            told = f"interrupted; fold {self.setting.fold.number}, {self.place}, is kept in {self.folder / PROGRESS}"
-            error.args = (f"{told}; {remedy}",)
-        self.writer.__exit__(kind)
+        try:
+            if isinstance(error, (Interrupted, BrokenPipeError)):  # both come between two steps, the latter of printing
+                self.keep()  # fails where the last step was the tenth that failed
+                self.writer.wait()
+            if isinstance(error, Interrupted):
+                place = f"fold {self.setting.fold.number}, {self.place}, is kept in {self.folder / PROGRESS}"
+                error.args = (f"interrupted; {place}; {remedy}",)
+        finally:
+            self.writer.__exit__(kind)  # nothing is being written once the fold is left
         if isinstance(error, Exception) and (self.folder / PROGRESS).exists():
             with contextlib.suppress(OSError):  # whoever read our output may have gone
                 tqdm.write(f"{self.folder / PROGRESS}: holds what was trained; {remedy}")
 
     def tick(self) -> None:
-        """Keep progress if `train.save_minutes` have gone by; for the engine to call after each step."""
+        """Keep progress if `train.save_minutes` have gone by; for the trainer to call after each step."""
         if time.monotonic() - self.saved >= 60 * self.setting.config.train.save_minutes:
             self.keep()
 
@@ -138,7 +139,7 @@ class FoldSaver:
             "skipped_steps": self.trainer.counts.skipped,
             "environment": environment(self.setting.device),
         }
-        copies = copy_for_checkpoint(self.model, self.setting.config, self.setting.backbone, facts)
+        copies = copy_for_checkpoint(self.trainer.model, self.setting.config, facts)
         self.writer.submit(write_checkpoint, self.folder / CHECKPOINT, *copies)
 
     def end_epoch(self, line: dict, value: float, predictions: pd.DataFrame) -> None:
@@ -157,14 +158,13 @@ class FoldSaver:
         (self.folder / PROGRESS).unlink()
 
 
-def announce_disk(config: Config, backbone: Backbone, folds: Sequence[Fold]) -> str:
+def announce_disk(config: Config, model: Method, folds: Sequence[Fold]) -> str:
     """How much disk these folds will take, in a line; `UserError` where there is less.
 
     Each fold leaves a checkpoint. The fold in training also has `last.pt`, and a second one while that is replaced.
     """
-    model = MGS(backbone.clip, config.model)
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    kept = sum(tensor.nbytes for tensor in checkpoint_tensors(model, backbone).values())
+    kept = sum(tensor.nbytes for tensor in checkpoint_tensors(model).values())
     last = 3 * trained  # weights, and AdamW's two moments
     needed, free = len(folds) * kept + 2 * last + kept, free_disk(config.run_folder)
     free += sum(folder_bytes(fold_folder(config.run_folder, fold.number)) for fold in folds)  # which is overwritten

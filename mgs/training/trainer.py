@@ -1,55 +1,44 @@
-"""The loop: batches to scores, scores to loss and steps; for any model that maps views and prompts to scores."""
+"""The loop: batches to scores, scores to loss and steps; for any method."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from mgs.config import Config, TrainConfig
-from mgs.datasets.samples import Sample, dimensions_of
-from mgs.engine.engine import Batch, Pipeline, epoch_order, eval_batch
+from mgs.datasets.samples import Sample
+from mgs.engine.engine import Batch
+from mgs.engine.loader import Loader, epoch_order
+from mgs.engine.predict import LOWER_RATE
+from mgs.engine.transfer import Late
 from mgs.errors import UserError
 from mgs.machine import exact_products
+from mgs.methods.method import Method
 from mgs.progress_bar import progress
 
 MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite, before training stops
 RESTORED = ("optimizer", "schedule", "scaler")  # of a trainer, beside weights and counts
-LOWER_RATE = "lower train.lr, or set precision=fp32"
 
 
-def make_optimizer(model: nn.Module, train: TrainConfig, *, steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
+def make_optimizer(model: Method, train: TrainConfig, *, steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """AdamW over what trains, and a cosine from `lr` to `final_lr` over exactly `steps` steps.
 
-    The few parameters that the model holds itself, outside its towers, may have a learning rate of their own.
+    What the method holds besides its backbone, the heads, may have a learning rate of its own.
     """
-    heads = list(model.parameters(recurse=False))
-    towers = [parameter for part in model.children() for parameter in part.parameters()]
+    towers = list(model.backbone.parameters())
+    heads = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone.")]
     groups = [
         {"params": [p for p in towers if p.requires_grad], "lr": train.lr},
         {"params": [p for p in heads if p.requires_grad], "lr": train.head_lr or train.lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=train.weight_decay, fused=True)  # one pass over the weights
     return optimizer, CosineAnnealingLR(optimizer, T_max=steps, eta_min=train.final_lr)
-
-
-def sum_of_errors(scores: dict[str, Tensor], samples: Sequence[Sample]) -> Tensor:
-    """The loss: each dimension's mean squared error over the samples that have MOS for it, summed over dimensions."""
-    dimensions = dimensions_of(samples)
-    predicted = torch.stack([scores[dimension] for dimension in dimensions])  # (D, B)
-    mos = torch.tensor([[sample.targets.get(d, math.nan) for sample in samples] for d in dimensions])  # (D, B)
-    there = mos.isfinite()
-    # a sample without MOS weighs 0, and the others weigh more to compensate; if all have MOS, each weighs 1
-    weights = there * (len(samples) / there.sum(1, keepdim=True))
-    mos, weights = torch.stack([mos.nan_to_num(0), weights]).to(predicted.device, predicted.dtype)
-    return ((predicted - mos).square() * weights).mean(1).sum()
 
 
 @dataclass
@@ -67,17 +56,19 @@ class Counts:
 class Trainer:
     """One model, its optimiser and its schedule, advanced an epoch at a time; it can resume at any step."""
 
-    def __init__(self, model: nn.Module, samples: Sequence[Sample], config: Config, pipeline: Pipeline) -> None:
-        """Start before the first step. `model` must be on the pipeline's device; `samples` are those to train on.
+    def __init__(self, loader: Loader, samples: Sequence[Sample], config: Config) -> None:
+        """Start before the first step of training the loader's method; `samples` are those to train on.
 
         Nothing is read from disk until `train_epoch`, and nothing is written.
         """
-        self.model, self.config, self.pipeline = model, config, pipeline
+        self.loader, self.engine, self.model, self.config = loader, loader.engine, loader.engine.method, config
         self.samples = samples
         self.steps = config.train.epochs * math.ceil(len(samples) / config.train.batch_size)  # of the whole run
-        self.optimizer, self.schedule = make_optimizer(model, config.train, steps=self.steps)
-        self.scaler = torch.amp.GradScaler(pipeline.device.type, enabled=pipeline.dtype == torch.float16)
+        self.optimizer, self.schedule = make_optimizer(self.model, config.train, steps=self.steps)
+        machine = self.engine.machine
+        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype == torch.float16)
         self.counts = Counts()
+        self.waiting: tuple[Late, int] | None = None  # the last step's loss, and how many images it is of
 
     @property
     def lr(self) -> float:
@@ -86,6 +77,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that training changes, as tensors and plain values; the tensors are those in use, not copies."""
+        self.settle()
         weights = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
         parts = {name: getattr(self, name).state_dict() for name in RESTORED}
         return {"weights": weights, "counts": asdict(self.counts), **parts}
@@ -111,21 +103,35 @@ class Trainer:
         done = min(counts.steps * size, total)
         rest = [self.samples[i] for i in epoch_order(total, self.config.seed, counts.epoch)[done:]]
         with progress(total=total, initial=done, desc=description, unit="image", leave=False) as bar:
-            for batch in self.pipeline.batches(rest, size):
-                loss = self.step(batch)
+            for part, batch in self.loader.batches(rest, size):
+                loss = Late(self.step(batch))
+                self.settle()
+                self.waiting = loss, len(part)
                 counts.steps += 1
-                if loss is not None:
-                    counts.loss += loss * len(batch)
-                    counts.images += len(batch)
-                elif counts.skipped_in_a_row >= MOST_SKIPPED or counts.skipped == self.steps:
-                    raise UserError(
-                        f"training: {counts.skipped_in_a_row} steps in a row whose loss or gradient is not finite; "
-                        f"{LOWER_RATE}"
-                    )
-                bar.update(len(batch))
-                bar.set_postfix(loss=f"{counts.loss / max(counts.images, 1):.4f}", lr=f"{self.lr:.1e}", refresh=False)
+                bar.update(len(part))
+                loss_so_far = {"loss": f"{counts.loss / counts.images:.4f}"} if counts.images else {}
+                bar.set_postfix(**loss_so_far, lr=f"{self.lr:.1e}", refresh=False)
                 after_step()
+        self.settle()
         return counts.loss / counts.images if counts.images else math.nan
+
+    def settle(self) -> None:
+        """Count the last step, whose loss is read only now, when the next one is on its way. Raises `UserError`."""
+        if self.waiting is None:
+            return
+        (loss, images), self.waiting, counts = self.waiting, None, self.counts
+        value = loss.read()
+        if math.isfinite(value):
+            counts.loss += value * images
+            counts.images += images
+            counts.skipped_in_a_row = 0
+            return
+        counts.skipped += 1
+        counts.skipped_in_a_row += 1
+        if counts.skipped_in_a_row >= MOST_SKIPPED or counts.skipped == self.steps:
+            raise UserError(
+                f"training: {counts.skipped_in_a_row} steps in a row whose loss or gradient is not finite; {LOWER_RATE}"
+            )
 
     def next_epoch(self) -> None:
         """Move on to the next epoch; call it when everything that depends on this one is done."""
@@ -133,44 +139,20 @@ class Trainer:
         counts.epoch += 1
         counts.steps, counts.loss, counts.images = 0, 0.0, 0
 
-    def step(self, batch: Batch) -> float | None:
-        """One optimiser step; returns the batch's loss, or None for a step that was skipped."""
+    def step(self, batch: Batch) -> Tensor:
+        """One optimiser step; the batch's loss, (), on the device: NaN for a step that was skipped."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = sum_of_errors(self.pipeline.score(self.model, batch), [sample for _, sample in batch])
+        loss = self.model.loss(self.engine.score(batch), batch.mos)
         with exact_products:
             self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_gradient)
-        taken = bool(torch.isfinite(torch.stack([loss.detach(), norm])).all())
-        if taken:
-            self.scaler.step(self.optimizer)
+        failed = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
+        # The fused optimiser reads on the device whether it shall leave the weights as they are. So the host need not
+        # wait. The gradients are scaled back already.
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, failed.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.scaler.update()  # fp16: an overflow lowers the scale
-        with warnings.catch_warnings():  # torch thinks that a skipped first step was forgotten
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-            self.schedule.step()
-        self.counts.skipped_in_a_row = 0 if taken else self.counts.skipped_in_a_row + 1
-        self.counts.skipped += not taken
-        return loss.item() if taken else None
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, samples: Sequence[Sample], config: Config, pipeline: Pipeline) -> pd.DataFrame:
-    """Score every sample, in order: a table of image, prompt, then <dimension>_mos and <dimension>_pred.
-
-    Dimensions are those that any sample has MOS for; where one sample has none, its MOS is NaN.
-    """
-    model.eval()
-    dimensions = dimensions_of(samples)
-    rows: list[dict] = []
-    with progress(total=len(samples), desc="scoring", unit="image", leave=False, delay=2) as bar:
-        for batch in pipeline.batches(samples, eval_batch(config, pipeline.device)):
-            scores = {name: values.tolist() for name, values in pipeline.score(model, batch).items()}
-            if not all(math.isfinite(score) for d in dimensions for score in scores[d]):
-                raise UserError(f"scoring: the model gives no finite scores; {LOWER_RATE}")
-            for i, (_, sample) in enumerate(batch):
-                row: dict = {"image": sample.name, "prompt": sample.prompt}
-                for d in dimensions:
-                    row |= {f"{d}_mos": sample.targets.get(d, math.nan), f"{d}_pred": scores[d][i]}
-                rows.append(row)
-            bar.update(len(batch))
-    return pd.DataFrame(rows)
+        self.schedule.step()
+        self.engine.texts.embeddings.forget()  # a fused optimiser's changes are not counted by torch
+        return loss.detach().where(~failed, math.nan)

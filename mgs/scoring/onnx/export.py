@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import shutil
 from collections.abc import Sequence
@@ -10,13 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mgs.backbones.openai import Clip, openai_clip
-from mgs.backbones.towers import finish_views, start_views, unit_norm
+from mgs.backbones.backbone import Backbone
+from mgs.backbones.openai import openai_clip
 from mgs.errors import UserError
 from mgs.files import whole_file, write_json
-from mgs.machine import exact_products
+from mgs.images.cuts import count_views
 from mgs.methods.mgs import MGS, TOP_PATCHES
-from mgs.methods.templates import read_levels
 from mgs.scoring.onnx.scorer import IMAGES, RECIPE, TEXTS, VOCABULARY, OnnxScorer
 from mgs.scoring.scorer import Scorer
 
@@ -25,77 +25,68 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 class ImageTower(nn.Module):
-    """Views, (B, V, 3, S, S), to embeddings, (B, V, D), and the two scores that need no prompt, (B,) each.
+    """Views, (B, V, 3, S, S), to embeddings, (B, V, D), and the two scores that need no prompt, (B,) each."""
 
-    Without patches there is an embedding of view 0 alone.
-    """
-
-    def __init__(self, model: MGS) -> None:
+    def __init__(self, model: MGS, sentences: Tensor) -> None:
+        """`sentences` are the level sentences' embeddings, (T, D)."""
         super().__init__()
-        self.clip, self.templates, self.patches = model.clip, model.config.templates, model.config.patches
-        with exact_products:
-            self.level = model.encode_texts(model.sentences).detach()
-        self.temperature = model.temperature.detach()
+        self.model, self.level = model, sentences
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        embeddings = finish_views(self.clip, start_views(self.clip, views if self.patches else views[:, :1]))
-        patches = embeddings[:, 1:] if self.patches else embeddings
+        backbone = self.model.backbone
+        embeddings = backbone.finish_images(backbone.start_images(views))
+        patches = embeddings[:, 1:] if views.shape[1] > 1 else embeddings
         similarity = (embeddings[:, 0] @ self.level.T + (patches @ self.level.T).mean(1)) / 2
-        return embeddings, *read_levels(similarity, self.templates, self.temperature)
+        return embeddings, *self.model.read_levels(similarity)
 
 
 class TextTower(nn.Module):
-    """Token numbers, (N, 77), zeros behind the end token, to embeddings, (N, D)."""
+    """Token numbers, (N, L), zeros behind the end token, to embeddings, (N, D)."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.clip = clip
+        self.backbone = backbone
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return unit_norm(self.clip.encode_text(tokens))
+        return self.backbone.embed_padded(tokens)
 
 
 def export(scorer: Scorer, folder: Path) -> None:
-    """Write images.onnx, texts.onnx, mgs.json and CLIP's vocabulary into `folder`, for `onnx_scorer.OnnxScorer`.
+    """Write images.onnx, texts.onnx, mgs.json and CLIP's vocabulary into `folder`, for `scorer.OnnxScorer`.
 
     Each file is written wholly or not at all. mgs.json comes last, and without it the others are not read. Raises
     `UserError` if onnx, onnxscript or onnxruntime is not installed, and for views other than the paper's.
     """
     if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
         raise UserError(f"export needs {', '.join(missing)}: run pip install {' '.join(missing)}")
-    settings = scorer.pipeline.settings
-    if settings.layout != "grid" or settings.antialias:
+    engine = scorer.engine
+    if not isinstance(engine.method, MGS):
+        raise UserError("export: only the method mgs can be exported so far")
+    if engine.cuts.windows == "cover" or engine.cuts.antialias:
         raise UserError("export: only the paper's nine windows, not antialiased, can be exported so far")
     (folder / RECIPE).unlink(missing_ok=True)  # of an older export, whose graphs are about to be replaced
-    with scorer.lock:  # its model is on the CPU meanwhile
-        model, size = scorer.model.cpu().eval().requires_grad_(False), scorer.pipeline.size
-        views = torch.zeros(2, 10, 3, size, size)
-        context = model.clip.context_length
-        tokens = torch.zeros(2, context, dtype=torch.int64)
-        batch, texts = torch.export.Dim("batch"), torch.export.Dim("texts")
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
-        try:
-            write_graph(
-                ImageTower(model), views, folder / IMAGES, {0: batch}, ["embeddings", "quality", "authenticity"]
-            )
-            write_graph(TextTower(model.clip), tokens, folder / TEXTS, {0: texts}, ["embeddings"])
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
-            scorer.model.to(scorer.pipeline.device)
+    sentences = scorer.batcher.call(engine.embed_texts, engine.method.sentences).cpu()
+    model = copy.deepcopy(engine.method).cpu().eval().requires_grad_(False)
+    size, context = model.backbone.size, model.backbone.context
+    views = torch.zeros(2, count_views((2 * engine.cuts.side,) * 2, engine.cuts), 3, size, size)
+    tokens = torch.zeros(2, context, dtype=torch.int64)
+    batch, texts = torch.export.Dim("batch"), torch.export.Dim("texts")
+    outputs = ["embeddings", "quality", "authenticity"]
+    write_graph(ImageTower(model, sentences), views, folder / IMAGES, {0: batch}, outputs)
+    write_graph(TextTower(model.backbone), tokens, folder / TEXTS, {0: texts}, ["embeddings"])
     with whole_file(folder / VOCABULARY) as temporary:
         shutil.copyfile(Path(str(openai_clip().__file__)).with_name(VOCABULARY), temporary)
-    share = {"both": model.alpha.sigmoid().item(), "whole": 1.0, "fragments": 0.0}[model.config.correspondence]
+    share = {"both": model.alpha.sigmoid().item(), "whole": 1.0, "fragments": 0.0}[model.options.correspondence]
     recipe = {
         "source": scorer.name,
         "scored": list(scorer.scored),
         "size": size,
         "context": context,
-        "patches": model.config.patches,
+        "patches": engine.cuts.windows != "none",
         "prompt_style": scorer.prompt_style,
         "top_patches": TOP_PATCHES,
         "whole_share": share,  # of correspondence, for prompts of more than one fragment
-        "whole_share_of_one": 0.0 if model.config.correspondence == "fragments" else 1.0,
+        "whole_share_of_one": 0.0 if model.options.correspondence == "fragments" else 1.0,
         "fusion": model.fusion.softmax(-1).tolist(),  # of the three scores in overall
     }
     write_json(folder / RECIPE, recipe)

@@ -45,8 +45,9 @@ class OnnxScorer:
 
         Raises `ValueError` for scores that are not finite.
         """
-        views = cut_views(read_pixels(path), self.recipe["size"])[None]  # (1, 10, 3, S, S)
-        (embeddings,), (quality,), (authenticity,) = self.images.run(None, {self.images.get_inputs()[0].name: views})
+        taken = self.images.get_inputs()[0]  # (B, V, 3, S, S)
+        views = cut_views(read_pixels(path), self.recipe["size"], taken.shape[1])[None]
+        (embeddings,), (quality,), (authenticity,) = self.images.run(None, {taken.name: views})
         scores = {"quality": float(quality), "authenticity": float(authenticity)}
         if prompt and prompt.strip():
             scores["correspondence"] = self.correspondence(embeddings, prompt)
@@ -56,7 +57,7 @@ class OnnxScorer:
         return {name: value for name, value in scores.items() if name in self.recipe["scored"]}
 
     def correspondence(self, views: np.ndarray, prompt: str) -> float:
-        """How far views, (10, D), show what the prompt says."""
+        """How far views, (V, D), show what the prompt says."""
         parts = split_prompt(prompt, self.recipe["prompt_style"])
         tokens = np.stack([self.tokenize(text) for text in (clean_prompt(prompt), *parts)])
         (texts,) = self.texts.run(None, {self.texts.get_inputs()[0].name: tokens})
@@ -104,12 +105,12 @@ def read_pixels(path: Path) -> np.ndarray:
     return np.asarray(picture, np.float32) / 255
 
 
-def cut_views(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The whole image and nine windows, normalised for CLIP, (10, 3, S, S)."""
+def cut_views(pixels: np.ndarray, size: int, count: int) -> np.ndarray:
+    """The whole image and, up to that many views, its nine windows, normalised for CLIP, (V, 3, S, S)."""
     height, width = pixels.shape[:2]
     starts = [[i * ((side - PATCH) // (GRID - 1)) for i in range(GRID)] for side in (height, width)]
     parts = [pixels, *(pixels[y : y + PATCH, x : x + PATCH] for y in starts[0] for x in starts[1])]
-    views = np.stack([resize(part, size) for part in parts])
+    views = np.stack([resize(part, size) for part in parts[:count]])
     return np.ascontiguousarray(((views - MEAN) / STD).transpose(0, 3, 1, 2), np.float32)
 
 

@@ -1,44 +1,16 @@
-"""Freeze parts of a CLIP, and describe what trains and what is frozen."""
+"""Which parts of a model train and which are frozen, for the log."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from torch import nn
-
-from mgs.backbones.openai import Clip
-from mgs.config import ModelConfig
 
 PARTS = {  # pattern in a parameter's name -> what the log calls its part
     r"resblocks": "blocks",
     r"conv1|class_embedding|positional_embedding|token_embedding|ln_pre": "stem",
     r"ln_post|ln_final|proj": "projection",
 }
-
-
-def freeze(clip: Clip, share: float, *, stem: bool) -> None:
-    """Freeze `logit_scale`, the first `share` of each tower's blocks, and with `stem` all that lies below them."""
-    frozen: list[nn.Parameter] = [clip.logit_scale]
-    for transformer in (clip.visual.transformer, clip.transformer):
-        blocks = list(transformer.resblocks)
-        for block in blocks[: int(share * len(blocks))]:
-            frozen.extend(block.parameters())
-    if stem:
-        visual = clip.visual
-        frozen += [visual.class_embedding, visual.positional_embedding, clip.positional_embedding]
-        frozen += [*visual.conv1.parameters(), *visual.ln_pre.parameters(), *clip.token_embedding.parameters()]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-
-
-def constant_blocks(transformer: Any, config: ModelConfig) -> int:
-    """How many of a tower's first blocks are a constant function of its input; none if the stem below them trains.
-
-    The last block never counts, even if it is frozen: it runs on one token only, so keeping its output saves little.
-    """
-    blocks = len(transformer.resblocks)
-    return min(int(config.frozen_blocks * blocks), blocks - 1) if config.freeze_stem else 0
 
 
 def describe_parameters(model: nn.Module) -> str:
@@ -65,4 +37,4 @@ def part_of(name: str) -> str:
     for pattern, part in PARTS.items():
         if re.search(pattern, name):
             return f"{tower} {part}"
-    return name.removeprefix("clip.")
+    return name.removeprefix("backbone.")
