@@ -30,13 +30,14 @@ from mgs.config import Config, Precision
 from mgs.datasets.read_table import read_table
 from mgs.datasets.samples import Sample
 from mgs.dimensions import Prompt
-from mgs.engine.engine import Engine, Part, make_engine
+from mgs.engine.engine import Engine, make_engine
 from mgs.engine.halves import open_halves
 from mgs.engine.loader import Loader
+from mgs.engine.plan import Part
 from mgs.errors import UserError, exit_on_user_error
 from mgs.files import write_json
 from mgs.images.cache import ImageCache
-from mgs.images.cuts import Cuts
+from mgs.images.cuts import Cuts, Draw
 from mgs.machine import (
     Machine,
     autocast,
@@ -72,7 +73,9 @@ class PlainEngine(Engine):
         super().__init__(method, Cuts(), machine)
         self.plain, self.prompts = plain, prompts
 
-    def plan(self, members: list[int], inputs: Sequence[Tensor], prompts: Sequence[Prompt]) -> Part:
+    def plan(
+        self, members: list[int], inputs: Sequence[Tensor], prompts: Sequence[Prompt], draws: Sequence[Draw] | None
+    ) -> Part:
         """Nothing is planned ahead."""
         return Part(members, [inputs[i] for i in members], [], None, {})
 

@@ -48,7 +48,7 @@ class DataConfig:
 @dataclass
 class ViewsConfig:
     # null, in both: as the method has it. cover adds windows on sides above 1152 pixels; none: the whole image alone
-    layout: Literal["grid", "cover", "none"] | None = None
+    layout: Literal["grid", "cover", "none", "even"] | None = None
     antialias: bool | None = None
 
 
@@ -67,7 +67,7 @@ class TrainConfig:
     final_lr: float = 5e-7
     head_lr: float | None = None  # of what a method has besides its backbone, such as MGS's alpha; default: lr
     weight_decay: float = 5e-4
-    clip_gradient: float = 1.0
+    clip_gradient: float | None = 1.0  # null: never clipped
     save_minutes: float = 10.0  # last.pt is written after every epoch, and at this interval within one
     cache_gb: float = 20.0  # disk for the frozen half's activations, with model.freeze_stem; 0: computed every time
 
@@ -148,7 +148,11 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("train.weight_decay", train.weight_decay >= 0, "0 or more"),
         ("train.save_minutes", is_positive(train.save_minutes), "a number above 0"),
         ("train.cache_gb", train.cache_gb >= 0 and math.isfinite(train.cache_gb), "0 or more"),
-        ("train.clip_gradient", is_positive(train.clip_gradient), "a number above 0"),
+        (
+            "train.clip_gradient",
+            train.clip_gradient is None or is_positive(train.clip_gradient),
+            "a number above 0, or null",
+        ),
     ]
     options = config.options.find_impossible_values() if config.options else []
     broken = [(key, expected) for key, holds, expected in rules if not holds]

@@ -119,7 +119,8 @@ def schema_for(layers: Sequence[tuple[str, DictConfig]]) -> Any:
 def fill_views(config: Config) -> None:
     """Write down the cuts that the method decides, so that two configs of equal cuts are equal."""
     cuts = choose_cuts(config.method, config.views)
-    config.views = ViewsConfig(cuts.windows, cuts.antialias)
+    layout = cuts.windows if cuts.windows != "random" else None
+    config.views = ViewsConfig(layout, cuts.antialias)
 
 
 def load_configs(argv: Sequence[str]) -> list[Config]:

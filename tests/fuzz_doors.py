@@ -225,14 +225,15 @@ def open_image(folder: Path) -> tuple[list[Call], list[bytes]]:
     from PIL import Image
 
     from mgs.images import decode as images
+    from mgs.images import fit
 
     # what is above these limits is refused or below them enlarged just as with the real ones, but sooner
-    images.MAX_PIXELS, images.MIN_SIDE = 1 << 20, 16
+    images.MAX_PIXELS = fit.MAX_PIXELS = 1 << 20
     Image.MAX_IMAGE_PIXELS = 1 << 20
     Image.init()
 
     def decode(data: bytes) -> object:
-        return images.decode_image(data, folder / "x.png")
+        return images.decode_image(data, folder / "x.png", fit.Fit(16))
 
     return [decode], image_seeds(Image, images.FORMATS)
 

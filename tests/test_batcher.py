@@ -19,6 +19,7 @@ from mgs import Scorer
 from mgs.dimensions import Prompt
 from mgs.engine.batcher import Batcher
 from mgs.errors import UserError
+from mgs.images.cuts import Cuts
 from mgs.scoring import streaming
 from mgs.scoring.metric import ImageMetric
 from mgs.scoring.streaming import score_pairs
@@ -31,7 +32,7 @@ class StubEngine:
     """Scores a picture by its first pixel, in reverse order; more than `room` pictures at once do not fit."""
 
     def __init__(self, room=1 << 30):
-        self.machine = SimpleNamespace(device=torch.device("cpu"))
+        self.machine, self.cuts = SimpleNamespace(device=torch.device("cpu")), Cuts()
         self.room, self.sizes, self.threads = room, [], set()
         self.before_score = lambda batch: None
 
@@ -236,7 +237,7 @@ def test_an_error_in_staging_or_in_late_reading_reaches_its_callers(batcher, eng
     with pytest.raises(ZeroDivisionError):
         submit(batcher, 1).result(SOON)
     monkeypatch.undo()
-    monkeypatch.setattr("mgs.engine.engine.LateScores.read", lambda self: 1 / 0)
+    monkeypatch.setattr("mgs.engine.plan.LateScores.read", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         submit(batcher, 1).result(SOON)
     monkeypatch.undo()

@@ -22,6 +22,7 @@ from PIL import Image
 
 from mgs.backbones.weights import read_torchscript
 from mgs.images import decode as images
+from mgs.images import fit
 
 TESTS = Path(__file__).parent
 SECONDS = 15
@@ -43,7 +44,7 @@ def run(script, door, folder, seconds):
 @pytest.mark.parametrize("door", fuzz_doors.DOORS)
 def test_nothing_but_one_line_comes_of_good_inputs_changed_by_chance(tmp_path, monkeypatch, door):
     """The same inputs each time; the fuzzer's own are guided, and many more."""
-    for module, name in ((images, "MAX_PIXELS"), (images, "MIN_SIDE"), (Image, "MAX_IMAGE_PIXELS")):
+    for module, name in ((images, "MAX_PIXELS"), (fit, "MAX_PIXELS"), (Image, "MAX_IMAGE_PIXELS")):
         monkeypatch.setattr(module, name, getattr(module, name))  # the door of images lowers them
     monkeypatch.chdir(tmp_path)
     calls, seeds = fuzz_doors.DOORS[door].open(tmp_path)

@@ -30,9 +30,9 @@ def decoded(monkeypatch):
     names = []
     decode = module.decode_image
 
-    def count(data, path):
+    def count(data, path, fit):
         names.append(path.name)
-        return decode(data, path)
+        return decode(data, path, fit)
 
     monkeypatch.setattr(module, "decode_image", count)
     return names

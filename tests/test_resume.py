@@ -25,7 +25,6 @@ from mgs.config_files import load_config, save_config
 from mgs.engine.engine import Engine
 from mgs.errors import UserError, exit_on_user_error, explain_failure
 from mgs.files import UNFINISHED, locked, whole_file
-from mgs.images.cache import ImageCache
 from mgs.interrupts import Interrupted, heed_signals
 from mgs.recipes import train as training
 from mgs.training import progress, saving
@@ -451,8 +450,7 @@ def test_the_saved_config_of_a_run_stays_readable(interrupted):
 def test_a_fold_that_another_process_trained_since_the_check_is_not_taken_for_ours(here):
     """As when two configs are trained by one command, and the second one's folder by another meanwhile."""
     config = load_config(here / "own.yaml", [*WORDS[1:], "folds=[1]", "train.epochs=1"])
-    images = ImageCache(Path("unused"))
-    folds = training.check_run(config, images)
+    folds, images = training.check_run(config, {})
     training.main([*ONE, "train.epochs=1", "train.lr=2e-3"])
     with pytest.raises(UserError, match=r"runs/own: holds a run with another train\.lr"):
         training.train_run(config, folds, images)

@@ -432,7 +432,7 @@ def test_batches_come_in_order_however_many_threads_read_and_what_is_kept_is_not
     images = ImageCache(tmp_path)
     images.fill([sample.image for sample in samples[:5]], "ram", torch.device("cpu"))
     read = []
-    monkeypatch.setattr(cache, "read_image", lambda path: read.append(path.name) or read_image(path))
+    monkeypatch.setattr(cache, "read_image", lambda path, fit: read.append(path.name) or read_image(path, fit))
     batches = list(loader_of(Constant(), images=images, workers=workers).batches(samples, 3))
     assert [[sample.name for sample in part] for part, _ in batches] == [
         ["0.png", "1.png", "2.png"], ["3.png", "4.png", "5.png"], ["6.png"]

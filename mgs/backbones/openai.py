@@ -26,6 +26,8 @@ SCRIPT_CONSTANTS = (
     "context_length",
     "vocab_size",
 )  # stored in OpenAI's archives beside the weights
+WRAPPERS = ("model_state_dict", "params")  # under which IPCE, LIQE and IQA-PyTorch save weights
+MARK = "visual.conv1.weight"  # every CLIP with a vision transformer has it; what stands before it is a prefix
 StateDict = dict[str, Tensor]
 Clip: TypeAlias = Any  # clip.model.CLIP; the package ships no types
 
@@ -88,11 +90,17 @@ def read_state_dict(path: Path, source: str) -> StateDict:
             f"{source}: not readable as CLIP weights: neither a TorchScript archive, nor a .pt with nothing "
             "but a dict of tensors, nor a .safetensors file; download it again"
         ) from None
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
     try:
         state = as_tensors(content)
     except ValueError as error:
         raise UserError(f"{source}: {error}; save the model's state_dict() alone") from None
-    return {key: value for key, value in state.items() if key not in SCRIPT_CONSTANTS}
+    found = [key.removesuffix(MARK) for key in state if key.endswith(MARK)]
+    prefix = found[0] if len(found) == 1 else ""  # other projects save their CLIP as a part of a model
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {key: value for key, value in own.items() if key not in SCRIPT_CONSTANTS}
 
 
 def build_clip(state: StateDict, source: Path | str) -> Clip:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mgs.cli.scorer_options import CHECKPOINT_HELP, CLIP_HELP, STYLE_HELP, open_scorer
+from mgs.cli.scorer_options import CHECKPOINT_HELP, CLIP_HELP, METHOD_HELP, SETTINGS_HELP, STYLE_HELP, open_scorer
 from mgs.errors import UserError
 
 
@@ -22,9 +22,10 @@ def score(
     checkpoint: Annotated[Path | None, typer.Option(help=CHECKPOINT_HELP)] = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="a bare CLIP in place of a checkpoint")] = False,
     clip: Annotated[str | None, typer.Option(help=CLIP_HELP)] = None,
+    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
     prompt_style: Annotated[str | None, typer.Option(help=STYLE_HELP)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="images at once")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="device=... or precision=...")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help=SETTINGS_HELP)] = None,
 ) -> None:
     """Score images; exit code 1 if any could not be scored."""
     from mgs.progress_bar import progress
@@ -37,7 +38,9 @@ def score(
     if resume and not out:
         raise UserError("--resume: continues an --out; name it")
     items = read_items(table, folder, prompt) if table else collect_images(images or [], prompt)
-    scorer = open_scorer(checkpoint, settings or [], [item.path for item in items], zero_shot=zero_shot, clip=clip)
+    scorer = open_scorer(
+        checkpoint, settings or [], [item.path for item in items], zero_shot=zero_shot, clip=clip, method=method
+    )
     if out:
         failed = run_job(items, scorer, out, resume=resume, batch_size=batch_size, style=prompt_style)
         print(f"{out}: {len(items) - failed} of {len(items)} images scored by {scorer.name}")

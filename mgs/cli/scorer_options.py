@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 CHECKPOINT_HELP = "a checkpoint file, its fold or run folder; default: the newest under runs/ that saw real images"
 DEFAULT_CLIP = "ViT-B/16"
 CLIP_HELP = f"a bare CLIP, zero-shot: an OpenAI name, a local file, or demo; --zero-shot alone is {DEFAULT_CLIP}"
+METHOD_HELP = "score by ipce, liqe, clip-iqa or clip-score with the weights of --clip, in place of a checkpoint"
+SETTINGS_HELP = "device=..., precision=..., or with --method options.NAME=..."
 STYLE_HELP = "keywords, hybrid or sentence; default: the checkpoint's, else sentence"
 MAY_BE_SET = ("device", "precision")
 
@@ -27,6 +29,7 @@ def open_scorer(
     *,
     zero_shot: bool = False,
     clip: str | None = None,
+    method: str | None = None,
 ) -> Scorer:
     """The scorer that the options name; where they name none, `choose_checkpoint`'s, else a bare CLIP."""
     from mgs.backbones.table import load_backbone
@@ -34,15 +37,17 @@ def open_scorer(
     from mgs.machine import keep_freed_memory
     from mgs.scoring.scorer import Scorer
 
-    zero_shot = zero_shot or clip is not None
+    zero_shot = zero_shot or clip is not None or method is not None
     if checkpoint and zero_shot:
-        raise UserError("--zero-shot, --clip: score without a checkpoint; leave out these, or --checkpoint")
+        raise UserError("--zero-shot, --clip, --method: score without a checkpoint; leave out these, or --checkpoint")
+    if method == "mgs":
+        raise UserError("--method mgs: is what scores without --method; leave it out")
     for word in settings:
-        if word.partition("=")[0] not in MAY_BE_SET:
+        if word.partition("=")[0] not in MAY_BE_SET and not (method and word.startswith("options.")):
             remedy = "all else comes from the checkpoint"
             raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
     keep_freed_memory()  # the process is our own
-    machine = load_config(None, ["name=score", *settings])
+    machine = load_config(None, ["name=score", *([f"method={method}"] if method else []), *settings])
     runs = Path(machine.runs)
     path = None if zero_shot else checkpoint or choose_checkpoint(runs, images)
     if path:
@@ -58,7 +63,13 @@ def open_scorer(
         print(
             f"{runs}: no checkpoint that saw real images, so a bare {DEFAULT_CLIP} scores, zero-shot", file=sys.stderr
         )
-    return Scorer.of_backbone(backbone, device=machine.device, precision=machine.precision)
+    return Scorer.of_backbone(
+        backbone,
+        method=method or "mgs",
+        options=machine.options if method else None,
+        device=machine.device,
+        precision=machine.precision,
+    )
 
 
 def choose_checkpoint(runs: Path, images: Sequence[Path]) -> Path | None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mgs.dimensions import Dimension, Prompt
-from mgs.engine.engine import Engine, LateScores
+from mgs.engine.engine import Engine
+from mgs.engine.plan import LateScores
 from mgs.errors import is_out_of_memory
 
 Found: TypeAlias = "dict[Dimension, float] | None"  # an image's scores; None where memory doesn't hold even one image

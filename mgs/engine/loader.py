@@ -14,10 +14,12 @@ from torch import Tensor
 
 from mgs.datasets.samples import Sample, dimensions_of
 from mgs.dimensions import Prompt
-from mgs.engine.engine import Batch, Engine
+from mgs.engine.engine import Engine
 from mgs.engine.halves import KeptHalves
+from mgs.engine.plan import Batch
 from mgs.errors import UserError
 from mgs.images.cache import ImageCache
+from mgs.images.cuts import Draw
 from mgs.images.decode import BadImage
 from mgs.interrupts import stop_if_interrupted
 
@@ -41,15 +43,19 @@ class Loader:
         except BadImage as error:
             raise UserError(f"{error}; it was readable when this began; put it back") from None
 
-    def stage(self, samples: Sequence[Sample], tensors: Sequence[Tensor]) -> Batch:
-        """Samples and what was read of them, on the engine's device."""
+    def stage(self, samples: Sequence[Sample], tensors: Sequence[Tensor], draws: Sequence[Draw] | None = None) -> Batch:
+        """Samples and what was read of them, on the engine's device; with `draws`, cut for training."""
         prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in samples]
         trained = [d for d in dimensions_of(samples) if d in self.engine.method.gives]
         mos = {d: [sample.targets.get(d, math.nan) for sample in samples] for d in trained}
-        return self.engine.stage(tensors, prompts, mos, halfway=self.halves is not None)
+        return self.engine.stage(tensors, prompts, mos, halfway=self.halves is not None, draws=draws)
 
-    def batches(self, samples: Sequence[Sample], size: int) -> Iterator[tuple[Sequence[Sample], Batch]]:
+    def batches(
+        self, samples: Sequence[Sample], size: int, draws: Sequence[Draw] | None = None
+    ) -> Iterator[tuple[Sequence[Sample], Batch]]:
         """The samples, `size` at a time, each time with their batch, which a thread read, planned and sent ahead.
+
+        With `draws`, one for each sample, their pictures are cut for training.
 
         Raises `UserError` for a picture that cannot be read any more, and `Interrupted` after a signal.
         """
@@ -57,8 +63,9 @@ class Loader:
         def fetch() -> Iterator[tuple[Sequence[Sample], Batch]]:
             with ThreadPoolExecutor(max(self.workers, 1)) as pool:  # threads: Pillow decodes without the GIL
                 for start in range(0, len(samples), size):
-                    part = samples[start : start + size]
-                    yield part, self.stage(part, list(pool.map(self.read, part)))
+                    place = slice(start, start + size)
+                    part, drawn = samples[place], None if draws is None else draws[place]
+                    yield part, self.stage(part, list(pool.map(self.read, part)), drawn)
 
         stop_if_interrupted()
         for batch in ahead(fetch()):

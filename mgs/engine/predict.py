@@ -10,8 +10,8 @@ import torch
 
 from mgs.datasets.samples import Sample, dimensions_of
 from mgs.dimensions import Dimension
-from mgs.engine.engine import LateScores
 from mgs.engine.loader import Loader
+from mgs.engine.plan import LateScores
 from mgs.errors import UserError
 from mgs.progress_bar import progress
 

@@ -16,15 +16,17 @@ from torch import Tensor
 from mgs.config import ImagePlace
 from mgs.errors import UserError
 from mgs.files import UNFINISHED, free_disk, whole_file
-from mgs.images.decode import MIN_SIDE, BadImage, decode_image, read_bytes, read_image
+from mgs.images.cuts import Cuts, refuse_too_small
+from mgs.images.decode import BadImage, decode_image, read_bytes, read_image
 from mgs.machine import available_memory
 from mgs.progress_bar import progress
 
-DECODING = f"srgb8-2 min_side={MIN_SIDE}"  # sRGB, 8 bits, decoder version 2; part of every cache key
+DECODING = "srgb8-3"  # sRGB, 8 bits, decoder version 3; part of every cache key, as the fit is
 IMAGES, ACTIVATIONS = KEPT_ON_DISK = ("images", "activations")  # what lies in data.cache_folder
 MARK = "CACHEDIR.TAG"  # a file in each of these folders; backup programs know it too, see https://bford.info/cachedir/
 MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by MGS, and removed by: python -m mgs clean\n"
 ABSENT = (FileNotFoundError, NotADirectoryError, ValueError, EOFError)  # numpy's for a damaged file are the last two
+MGS_CUTS = Cuts()
 OURS = re.compile(r"[0-9a-f]{64}\.npy")  # names of the files in these folders
 DECODERS = 8  # threads
 MEMORY_SHARE, DISK_SHARE = (
@@ -47,8 +49,9 @@ class ImageCache:
     `folder` is `data.cache_folder`. Pictures on disk are memory-mapped files, one each, that other runs can use too.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / IMAGES
+    def __init__(self, folder: Path, cuts: Cuts = MGS_CUTS) -> None:
+        """`cuts` say how large pictures are made, and which are too small."""
+        self.folder, self.cuts = folder / IMAGES, cuts
         self.keys: dict[Path, str] = {}  # path -> hash of the file's content and of how it is decoded
         self.pictures: dict[str, Tensor] = {}  # in RAM or on the GPU
         self.on_disk: set[str] = set()
@@ -78,13 +81,13 @@ class ImageCache:
     def load(self, path: Path, rooms: list[Room], device: torch.device) -> None:
         """Hash one file and decode it, unless its picture is known. Raises `BadImage`."""
         data = read_bytes(path)
-        self.keys[path] = key = hashlib.sha256(DECODING.encode() + data).hexdigest()
+        self.keys[path] = key = hashlib.sha256(f"{DECODING} {self.cuts.fit}".encode() + data).hexdigest()
         if key in self.pictures or key in self.on_disk:
             return
         if any(room.place == "disk" for room in rooms) and has_array(self.file(key)):
             self.on_disk.add(key)
             return
-        picture = decode_image(data, path)
+        picture = refuse_too_small(decode_image(data, path, self.cuts.fit), self.cuts, path)
         room = next((room for room in rooms if picture.nbytes <= room.left), None)
         if room is None:
             return
@@ -118,7 +121,7 @@ class ImageCache:
         key = self.keys.get(path, "")
         if key in self.on_disk and (kept := read_array(self.file(key))) is not None:
             return torch.from_numpy(kept)
-        return self.pictures[key] if key in self.pictures else read_image(path)
+        return self.pictures[key] if key in self.pictures else read_image(path, self.cuts.fit)
 
 
 def mark_cache(folder: Path) -> None:

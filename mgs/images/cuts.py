@@ -2,59 +2,146 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GRID = 3  # windows per side in the paper's layout
+from mgs.images.decode import BadImage
+from mgs.images.fit import Fit
 
-Windows = Literal["none", "grid", "cover"]
+GRID = 3  # windows per side in the layout of MGS's paper
+STRIDE, WIDE_STRIDE, WIDE = 32, 48, 1024  # of IPCE's and LIQE's windows; the wider one from that side on
+
+Whole = Literal["squeezed", "centre", "none"]
+Windows = Literal["none", "grid", "cover", "even", "random"]
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """View 0 is the whole picture squeezed to a square; the others are square windows, row by row.
+    """A picture is resized as `fit` says when it is decoded. Then come, in this order:
 
-    `grid`: three by three windows, the paper's. `cover`: as many more as it takes until no pixel is missed.
+    - view 0, the whole picture: squeezed to a square, or its centre (a crop of the backbone's size); or nothing;
+    - square windows, row by row. `grid`: three by three of them. `cover`: as many more as it takes until no pixel is
+      missed. `even`: `count` of all at a stride of 32 pixels (48 from a side of 1024 on), evenly spread over their
+      list. `random`: `count` of that list, drawn with replacement; with `flip`, of pictures mirrored half the time.
     """
 
     windows: Windows = "grid"
     side: int = 384  # pixels of a window, before it is resized to what the backbone takes
     antialias: bool = False
+    whole: Whole = "squeezed"
+    count: int = 0  # of `even` and `random` windows
+    flip: bool = False
+    fit: Fit = field(default_factory=Fit)
 
 
-def cut_views(images: Tensor, cuts: Cuts, size: int, mean: Tensor, std: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Draw:
+    """What decides a picture's random cuts: nothing but these numbers, so that no generator's state need be kept."""
+
+    seed: int
+    epoch: int
+    position: int  # in the epoch
+
+
+def refuse_too_small(picture: Tensor, cuts: Cuts, name: object) -> Tensor:
+    """The decoded picture; `BadImage` for one with too few windows. `name` is what errors call it."""
+    try:
+        if cuts.windows in ("even", "random"):
+            all_corners(picture.shape, cuts)
+    except ValueError as error:
+        raise BadImage(f"{name}: {error}") from None
+    return picture
+
+
+def for_size(cuts: Cuts, size: int) -> Cuts:
+    """The cuts for a backbone of that many pixels: a picture whose centre is taken is resized to them."""
+    if cuts.whole != "centre":
+        return cuts
+    return replace(cuts, fit=replace(cuts.fit, least=size, most=size))
+
+
+def cut_views(
+    images: Tensor, cuts: Cuts, size: int, mean: Tensor, std: Tensor, draws: Sequence[Draw] | None = None
+) -> Tensor:
     """Cut decoded pictures of one size into views for an image tower, on the device where they are.
 
     `images` is RGB on 0-255, uint8 or float, (..., 3, H, W), no side shorter than a window. Returns float32
     (..., V, 3, size, size), on 0-1 less `mean` and over `std`, (3, 1, 1) each. Resizing is bilinear, antialiased only
-    where `cuts` says so (the paper's setting is not).
+    where `cuts` says so (the papers' setting is not). `draws`, one for each picture, are for random cuts. Raises
+    `ValueError` for pictures with too few windows.
     """
     pixels = images.reshape(-1, *images.shape[-3:]).to(torch.float32, copy=True).div_(255)  # (B, 3, H, W)
-    corners = window_corners(images.shape, cuts)
-    parts = [pixels, *(pixels[..., y : y + cuts.side, x : x + cuts.side] for y, x in corners)]
+    if cuts.windows == "random":
+        each = zip(pixels, draws or (), strict=True)
+        views = torch.cat([cut_at_random(one[None], cuts, size, mean, std, draw) for one, draw in each])
+    else:
+        views = cut_at(pixels, window_corners(images.shape, cuts), cuts, size, mean, std)
+    return views.reshape(*images.shape[:-3], *views.shape[1:])
+
+
+def cut_at_random(pixels: Tensor, cuts: Cuts, size: int, mean: Tensor, std: Tensor, draw: Draw) -> Tensor:
+    """The views of one picture, (1, 3, H, W) on 0-1, that a draw decides: (1, V, 3, S, S)."""
+    rng = np.random.default_rng((draw.seed, draw.epoch, draw.position))
+    corners = all_corners(pixels.shape, cuts)
+    chosen = [corners[i] for i in rng.integers(len(corners), size=cuts.count)]
+    if cuts.flip and rng.random() < 0.5:
+        pixels = pixels.flip(-1)
+    return cut_at(pixels, chosen, cuts, size, mean, std)
+
+
+def cut_at(
+    pixels: Tensor, corners: Sequence[tuple[int, int]], cuts: Cuts, size: int, mean: Tensor, std: Tensor
+) -> Tensor:
+    """The whole picture and the windows at these corners, (B, V, 3, S, S), of pictures on 0-1, (B, 3, H, W)."""
+    parts = [pixels[..., y : y + cuts.side, x : x + cuts.side] for y, x in corners]
+    if cuts.whole == "squeezed":
+        parts.insert(0, pixels)
+    elif cuts.whole == "centre":
+        top, left = (round((side - size) / 2) for side in pixels.shape[-2:])  # as torchvision rounds
+        parts.insert(0, pixels[..., top : top + size, left : left + size])
     views = [
         F.interpolate(part, (size, size), mode="bilinear", align_corners=False, antialias=cuts.antialias)
         for part in parts
     ]
-    stacked = torch.stack(views, 1).sub_(mean).div_(std)  # (B, V, 3, S, S)
-    return stacked.reshape(*images.shape[:-3], *stacked.shape[1:])
+    return torch.stack(views, 1).sub_(mean).div_(std)
 
 
 def count_views(shape: torch.Size | tuple[int, ...], cuts: Cuts) -> int:
     """How many views a (..., H, W) picture has."""
-    return 1 + len(window_corners(shape, cuts))
+    windows = cuts.count if cuts.windows in ("even", "random") else len(window_corners(shape, cuts))
+    return windows + (cuts.whole != "none")
 
 
 def window_corners(shape: torch.Size | tuple[int, ...], cuts: Cuts) -> list[tuple[int, int]]:
-    """The (top, left) corners of the windows on a (..., H, W) picture, row-major: window 4 of 9 is the centre."""
-    if cuts.windows == "none":
+    """The (top, left) corners of the windows on a (..., H, W) picture, row-major: window 4 of 9 is the centre.
+
+    Where they are drawn at random, there are none without a draw.
+    """
+    if cuts.windows in ("none", "random"):
         return []
+    if cuts.windows == "even":
+        corners = all_corners(shape, cuts)
+        return [corners[i * (len(corners) // cuts.count)] for i in range(cuts.count)]
     rows, columns = (window_starts(side, cuts) for side in shape[-2:])
     return [(y, x) for y in rows for x in columns]
+
+
+def all_corners(shape: torch.Size | tuple[int, ...], cuts: Cuts) -> list[tuple[int, int]]:
+    """The corners of all windows at a stride, row-major, from which `even` and `random` choose."""
+    height, width = shape[-2:]
+    stride = WIDE_STRIDE if max(height, width) >= WIDE else STRIDE
+    rows, columns = (range(0, side - cuts.side + 1, stride) for side in (height, width))
+    corners = [(y, x) for y in rows for x in columns]
+    if len(corners) < cuts.count:
+        problem = f"a picture of {width}x{height} pixels has {len(corners)} windows of {cuts.side} pixels"
+        raise ValueError(f"{problem}, and {cuts.count} are needed; use a larger one")
+    return corners
 
 
 def window_starts(side: int, cuts: Cuts) -> list[int]:

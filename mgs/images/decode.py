@@ -16,16 +16,16 @@ from torch import Tensor
 
 from mgs.files import file_sha256
 from mgs.images.colour import to_srgb
+from mgs.images.fit import MAX_PIXELS, Fit, resize
 from mgs.images.plugins import needed_plugin
 from mgs.safe_text import one_line, printable
 
-MIN_SIDE = 512  # a shorter side is enlarged to this, so that a 384-pixel window is always a part of the picture
-MAX_PIXELS = 178_956_970  # Pillow's own limit; it also holds if a library has removed Pillow's, and after enlarging
 MAX_BYTES = 1 << 30
 FORMATS = [
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 ]
 GREY16_MAX = 65535
+DEFAULT_FIT = Fit()
 URL = re.compile(r"(?:^|/)(?:https?|ftp|s3|gs|hf):/", re.IGNORECASE)
 START_OF_SCAN = 0xDA  # the JPEG marker before the coded pixels
 END_OF_IMAGE = b"\xff\xd9"
@@ -41,14 +41,14 @@ class BadImage(Exception):
         super().__init__(one_line(printable(text)))
 
 
-def read_image(path: Path) -> Tensor:
-    """Decode a file to RGB, uint8, (3, H, W), with min(H, W) >= 512.
+def read_image(path: Path, fit: Fit = DEFAULT_FIT) -> Tensor:
+    """Decode a file to RGB, uint8, (3, H, W), with the shorter side as `fit` says: by default 512 or more.
 
     Colours are converted to sRGB where the file has a profile of another colour space. Transparency is composited on
-    white, EXIF rotation applied, 16-bit grey scaled to 8 bits, and of an animation the first frame taken. A shorter
-    side below 512 is enlarged to 512, bilinear, aspect kept. Raises `BadImage`.
+    white, EXIF rotation applied, 16-bit grey scaled to 8 bits, and of an animation the first frame taken. Raises
+    `BadImage`.
     """
-    return decode_image(read_bytes(path), path)
+    return decode_image(read_bytes(path), path, fit)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -92,14 +92,14 @@ def content_ids(paths: Iterable[Path]) -> dict[Path, str]:
     return ids
 
 
-def decode_image(data: bytes, path: Path) -> Tensor:
+def decode_image(data: bytes, path: Path, fit: Fit = DEFAULT_FIT) -> Tensor:
     """What `read_image` returns, from a file's bytes; `path` is what errors name."""
     if (plugin := needed_plugin(data)) and not plugin.ready():
         raise BadImage(f"{path}: a {plugin.name} image, which needs a plugin of Pillow's; {plugin.remedy}")
     try:
         check_whole(data)
         with open_image(data) as file:
-            return to_tensor(file, path)
+            return to_tensor(file, path, fit)
     except (MemoryError, BadImage):  # MemoryError says nothing about the file
         raise
     except Exception as error:  # decoders raise what they like on damage: OSError, RuntimeError, SyntaxError, ...
@@ -119,11 +119,11 @@ def open_image(data: bytes) -> Image.Image:
     return picture
 
 
-def to_tensor(picture: Image.Image, name: Path | str) -> Tensor:
+def to_tensor(picture: Image.Image, name: Path | str, fit: Fit = DEFAULT_FIT) -> Tensor:
     """What `read_image` returns, from a Pillow image; `name` is what errors call it. Raises `BadImage`."""
     try:
         picture.load()
-        pixels = np.array(enlarge(to_rgb(upright(picture))))
+        pixels = np.array(resize(to_rgb(upright(picture)), fit))
     except MemoryError:
         raise
     except Exception as error:  # decoding happens here, so what decoders raise comes out here
@@ -177,14 +177,3 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return picture.convert("RGB")
-
-
-def enlarge(picture: Image.Image) -> Image.Image:
-    """With the shorter side at least 512, aspect kept. `ValueError` for a sliver that would fill the memory."""
-    scale = MIN_SIDE / min(picture.size)
-    if scale <= 1:
-        return picture
-    width, height = (max(MIN_SIDE, round(side * scale)) for side in picture.size)
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{picture.width}x{picture.height} is too thin to enlarge")
-    return picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -14,33 +14,37 @@ from PIL import Image
 from torch import Tensor
 
 from mgs.errors import UserError
+from mgs.images.cuts import Cuts, refuse_too_small
 from mgs.images.decode import BadImage, decode_image, open_image, read_bytes, to_tensor
 
 ImageInput: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
 Pair: TypeAlias = "tuple[ImageInput, str | None]"  # an image and its prompt
 PILLOW = threading.Lock()  # Pillow decodes when first asked, and one image may be given to several threads
+MGS_CUTS = Cuts()
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 
 
-def load_image(image: ImageInput) -> tuple[Tensor, str]:
-    """An image as uint8 RGB, (3, H, W), sides at least 512, and a remark, "" where there is nothing to say.
+def load_image(image: ImageInput, cuts: Cuts = MGS_CUTS) -> tuple[Tensor, str]:
+    """An image as uint8 RGB, (3, H, W), the shorter side as `cuts` say, and a remark, "" where there is nothing to say.
 
     Paths and Pillow images may be of any size and mode that `images/decode.py` reads. Arrays are (H, W) or (H, W, C),
     tensors (C, H, W), with 1, 3 or 4 channels, uint8 or floats on 0-1. Raises `BadImage`.
     """
     if isinstance(image, (str, Path)):
         path = Path(image)
-        return decode_image(data := read_bytes(path), path), describe_frames(data)
+        picture = decode_image(data := read_bytes(path), path, cuts.fit)
+        return refuse_too_small(picture, cuts, path), describe_frames(data)
     if isinstance(image, Image.Image):
         with PILLOW:
-            return to_tensor(image, "the image"), ""
+            return refuse_too_small(to_tensor(image, "the image", cuts.fit), cuts, "the image"), ""
     if isinstance(image, Tensor):
         image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.detach().cpu().numpy()
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)  # (C, H, W) -> (H, W, C)
     if not isinstance(image, np.ndarray):
         raise BadImage(f"the image: a {type(image).__name__}; give a path, a Pillow image, an array or a tensor")
-    return to_tensor(Image.fromarray(to_bytes(image)), "the image"), ""
+    picture = to_tensor(Image.fromarray(to_bytes(image)), "the image", cuts.fit)
+    return refuse_too_small(picture, cuts, "the image"), ""
 
 
 def to_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -65,10 +69,10 @@ def describe_frames(data: bytes) -> str:
     return ""
 
 
-def load_or_reason(image: ImageInput) -> tuple[Tensor | None, str]:
+def load_or_reason(image: ImageInput, cuts: Cuts = MGS_CUTS) -> tuple[Tensor | None, str]:
     """The result of `load_image`; for a bad image, None and the reason."""
     try:
-        return load_image(image)
+        return load_image(image, cuts)
     except BadImage as error:
         return None, str(error)
     except MemoryError:

@@ -24,7 +24,7 @@ from mgs.datasets.facts import facts_of, find_generator
 from mgs.datasets.folds import Fold, find_folds, read_pictures
 from mgs.datasets.samples import dimensions_of
 from mgs.dimensions import DIMENSIONS, Prompt
-from mgs.engine.engine import make_engine
+from mgs.engine.engine import cuts_for, make_engine
 from mgs.engine.loader import Loader
 from mgs.engine.predict import predict
 from mgs.errors import UserError
@@ -85,14 +85,15 @@ def test_run(config: Config) -> None:
     if not record.exists():
         raise UserError(f"{config.run_folder}: no such run; train it first with the same words after train.py")
     refuse_other_run(config, record)
-    sets = read_test_sets(config)
-    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in sets.folds}
+    folds = find_folds(config.data, config.folds)
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
     unfinished = [number for number, folder in folders.items() if not (folder / FINISHED).exists()]
     if unfinished:
         raise UserError(
             f"{config.run_folder}: fold {', '.join(map(str, unfinished))} not trained to the end; run train.py with "
             "the same words, or name the folds to test, as in folds=[1,2]"
         )
+    sets = read_test_sets(config, folds, load_checkpoint(folders[folds[0].number] / CHECKPOINT))
     sets.notes.extend(f"Leak: {finding.text}." for finding in sets.findings if finding.kind == "leak")
     predictions = []
     for fold in sets.folds:
@@ -117,7 +118,7 @@ def test_elsewhere(config: Config, path: Path) -> None:
     if origin["dataset"] == dataset and not facts_of(dataset).own:
         problem = f"was trained on {dataset} itself, perhaps on these very images"
         raise UserError(f"{path}: {problem}; test its run without --checkpoint")
-    sets = read_test_sets(config)
+    sets = read_test_sets(config, find_folds(config.data, config.folds), checkpoint)
     refuse_training_images(config, sets.folds, origin, path)
     trained, there = list(origin["val"]), dimensions_of(sets.folds[0].test)
     shared = [dimension for dimension in there if dimension in trained]
@@ -166,11 +167,11 @@ def compare(folders: Sequence[Path]) -> None:
     tqdm.write(f"tables, plot and page: {place}")
 
 
-def read_test_sets(config: Config) -> TestSets:
-    """The folds with their test images read, audited."""
-    images = ImageCache(Path(config.data.cache_folder))
+def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint) -> TestSets:
+    """The folds with their test images read as the checkpoint's method takes them, audited."""
+    cuts = cuts_for(checkpoint.model.backbone, checkpoint.config)
+    images = ImageCache(Path(config.data.cache_folder), cuts)
     load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
-    folds = find_folds(config.data, config.folds)
     folds, skipped = read_pictures(folds, config.data, load=load, subsets=["test"])
     notes = [
         f"Note: unreadable images left out of the test sets: {len(skipped)}." if skipped else "",

@@ -26,7 +26,7 @@ from mgs.datasets.folds import Fold, find_folds, read_pictures
 from mgs.datasets.samples import dimensions_of
 from mgs.demo.write import write_demo
 from mgs.dimensions import Prompt
-from mgs.engine.engine import Engine, make_engine
+from mgs.engine.engine import Engine, cuts_for, make_engine
 from mgs.engine.halves import open_halves
 from mgs.engine.loader import Loader
 from mgs.engine.predict import predict
@@ -34,6 +34,7 @@ from mgs.errors import UserError
 from mgs.evaluation.per_fold import selection_value
 from mgs.files import is_held, locked, remove_unfinished, write_json
 from mgs.images.cache import ImageCache
+from mgs.images.cuts import Cuts
 from mgs.interrupts import heed_signals, stop_if_interrupted
 from mgs.machine import Machine, choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
 from mgs.methods.method import find_truncated
@@ -55,14 +56,17 @@ def main(argv: Sequence[str]) -> None:
     folders = [config.run_folder for config in configs]
     if repeated := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
-    images = ImageCache(Path(configs[0].data.cache_folder))
-    checked = [(config, check_run(config, images)) for config in configs]  # any mistake surfaces before any training
-    for config, folds in checked:
+    caches: dict[Cuts, ImageCache] = {}
+    checked = [(config, *check_run(config, caches)) for config in configs]  # any mistake surfaces before any training
+    for config, folds, images in checked:
         train_run(config, folds, images)
 
 
-def check_run(config: Config, images: ImageCache) -> list[Fold]:
-    """The folds to train, with their pictures read, after a check of everything they need, the cheapest first."""
+def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold], ImageCache]:
+    """The folds to train, and their pictures, after a check of everything they need, the cheapest first.
+
+    `caches` are those of earlier configs, by the cuts of their methods.
+    """
     device = choose_device(config.device)
     kept = {} if config.overwrite else {path.parent: path for path in config.run_folder.glob(f"fold_*/{PROGRESS}")}
     finished = [] if config.overwrite else [path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")]
@@ -78,6 +82,8 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
     if not set(there) & set(method.gives):
         problem = f"gives {', '.join(method.gives)}, the data has MOS for {', '.join(there)}"
         raise UserError(f"{config.data.dataset}: method {config.method} {problem}; choose another of the two")
+    cuts = cuts_for(method.backbone, config)
+    images = caches.setdefault(cuts, ImageCache(Path(config.data.cache_folder), cuts))
     load = partial(images.fill, place=config.data.cache, device=device)
     folds, skipped = read_pictures(folds, config.data, load=load)
     if skipped:
@@ -96,7 +102,7 @@ def check_run(config: Config, images: ImageCache) -> list[Fold]:
             refuse_other_progress(kept[folders[fold.number]], config, fold)
     if unfinished := [fold for fold in folds if folders[fold.number] not in finished]:
         tqdm.write(f"{config.run_folder}: {announce_disk(config, method, unfinished)}")
-    return folds
+    return folds, images
 
 
 def are_published(data: DataConfig, folds: Sequence[Fold]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from mgs.engine.engine import Engine, make_engine
 from mgs.errors import UserError
 from mgs.files import file_sha256
 from mgs.machine import Machine
+from mgs.methods.method import Options
 from mgs.methods.mgs import MGSOptions
-from mgs.methods.table import make_method
+from mgs.methods.table import METHODS, make_method
 from mgs.scoring.wording import remark_on_checkpoint
 from mgs.training.checkpoint import find_checkpoint, load_checkpoint
 
@@ -46,8 +48,17 @@ def open_checkpoint(path: Path, machine: Machine) -> tuple[Engine, Source]:
     return make_engine(checkpoint.model, config, machine), source
 
 
-def open_bare(backbone: Backbone, machine: Machine) -> tuple[Engine, Source]:
-    """A CLIP that has seen no MOS, at its own temperature."""
-    config = Config(model=ModelConfig(clip=backbone.name), options=MGSOptions(temperature="clip"))
-    source = Source(f"zero-shot {backbone.name}", backbone.sha256, DIMENSIONS[:3], remarks=ZERO_SHOT)
-    return make_engine(make_method(backbone, config), config, machine), source
+def open_bare(
+    backbone: Backbone, machine: Machine, method: str = "mgs", options: Options | None = None
+) -> tuple[Engine, Source]:
+    """Weights that are not known to have seen MOS, scored by a method; by default MGS at CLIP's own temperature."""
+    if method == "mgs" and options is None:
+        options = MGSOptions(temperature="clip")
+    config = Config(method=method, model=ModelConfig(clip=backbone.name), options=options)
+    made = make_method(backbone, config)
+    scored = tuple(dimension for dimension in made.gives if dimension != "overall")  # whose shares nobody learned
+    title = METHODS[method].title or method
+    remarks = ZERO_SHOT if method == "mgs" else f"{title}, as the weights were trained; not by MGS on MOS"
+    name = f"zero-shot {backbone.name}" if method == "mgs" else f"{title} with {backbone.name}"
+    fingerprint = hashlib.sha256(f"{backbone.sha256} {config}".encode()).hexdigest()
+    return make_engine(made, config, machine), Source(name, fingerprint, scored or made.gives, remarks=remarks)

@@ -14,7 +14,7 @@ from mgs.dimensions import MOS_MAX, Prompt
 from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.images.cuts import cut_views
-from mgs.images.decode import MAX_PIXELS, MIN_SIDE
+from mgs.images.fit import MAX_PIXELS, Fit
 from mgs.images.inputs import as_prompt, as_prompts
 from mgs.machine import Machine, exact_products
 from mgs.methods.method import Method
@@ -37,6 +37,8 @@ class ImageMetric(nn.Module):
         super().__init__()
         if dimension not in scorer.scored:
             raise UserError(f"metric {dimension}: {scorer.name} gives {', '.join(scorer.scored)}; choose from these")
+        if scorer.engine.cuts.fit != Fit():
+            raise UserError(f"metric {dimension}: {scorer.name}: only mgs resizes images so that gradients reach them")
         self.scorer = scorer
         self.model = scorer.model
         # an engine of its own: it computes in float32, on the caller's thread and stream
@@ -108,10 +110,10 @@ def check_pixels(images: Tensor) -> None:
 def enlarge(images: Tensor) -> Tensor:
     """Images with the shorter side at least 512, as `images/decode.py` makes them."""
     height, width = images.shape[-2:]
-    scale = MIN_SIDE / min(height, width)
+    scale = Fit().least / min(height, width)
     if scale <= 1:
         return images
-    size = (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
+    size = (max(Fit().least, round(height * scale)), max(Fit().least, round(width * scale)))
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"images: {width}x{height} is too thin to enlarge")
     return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)

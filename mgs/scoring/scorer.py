@@ -24,6 +24,7 @@ from mgs.files import whole_file
 from mgs.images.decode import BadImage
 from mgs.images.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, name_of
 from mgs.machine import Machine
+from mgs.methods.method import Options
 from mgs.scoring.explanation import Explanation, explain_picture
 from mgs.scoring.loading import Source, open_bare, open_checkpoint
 from mgs.scoring.own_process import OwnProcess
@@ -74,9 +75,17 @@ class Scorer(OwnProcess):
         return cls.of_backbone(load_backbone(clip, option="clip"), device=device, precision=precision)
 
     @classmethod
-    def of_backbone(cls, backbone: Backbone, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
-        """`zero_shot`, of a CLIP that is loaded already."""
-        return cls(*open_bare(backbone, Machine.choose(device, precision)))
+    def of_backbone(
+        cls,
+        backbone: Backbone,
+        *,
+        method: str = "mgs",
+        options: Options | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> Scorer:
+        """A scorer from weights that are loaded already, by a method of `METHODS` and its options."""
+        return cls(*open_bare(backbone, Machine.choose(device, precision), method, options))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Scorer:
@@ -138,7 +147,7 @@ class Scorer(OwnProcess):
         self.refuse_fork()
         text, style = as_prompt(prompt), self.check_style(style)
         try:
-            pixels, remark = load_image(image)
+            pixels, remark = load_image(image, self.engine.cuts)
         except BadImage as error:
             raise UserError(str(error)) from None
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor
@@ -50,7 +51,7 @@ def score_pairs(batcher: Batcher, pairs: Iterator[Pair], size: int, style: str) 
                     continue
                 if not batch:
                     break
-                loading = pool.map(load_or_reason, [image for image, _ in batch])
+                loading = pool.map(partial(load_or_reason, cuts=batcher.engine.cuts), [image for image, _ in batch])
                 if len(running) == most:
                     yield from gather(*running[0])
                     running.popleft()

@@ -171,7 +171,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if metadata["format"] == OLDER:
             tensors = {re.sub(r"^clip\.", BACKBONE, name): tensor for name, tensor in tensors.items()}
         for fact, now in describe_row(config).items():
-            if metadata.get(fact, now) != now:
+            before = metadata.get(fact, now)  # of cuts, older versions have recorded less
+            if (now | before if isinstance(now, dict) and isinstance(before, dict) else before) != now:
                 raise UserError(f"{path}: trained with another {fact}; score with mgs {metadata['mgs_version']}")
         model = make_method(find_backbone(path, metadata["backbone"], tensors), config)
         if list(model.sentences) != metadata["sentences"]:

@@ -13,11 +13,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from mgs.config import Config, TrainConfig
 from mgs.datasets.samples import Sample
-from mgs.engine.engine import Batch
 from mgs.engine.loader import Loader, epoch_order
+from mgs.engine.plan import Batch
 from mgs.engine.predict import LOWER_RATE
 from mgs.engine.transfer import Late
 from mgs.errors import UserError
+from mgs.images.cuts import Draw
 from mgs.machine import exact_products
 from mgs.methods.method import Method
 from mgs.progress_bar import progress
@@ -101,9 +102,11 @@ class Trainer:
         self.model.train()
         counts, size, total = self.counts, self.config.train.batch_size, len(self.samples)
         done = min(counts.steps * size, total)
-        rest = [self.samples[i] for i in epoch_order(total, self.config.seed, counts.epoch)[done:]]
+        seed = self.config.seed
+        rest = [self.samples[i] for i in epoch_order(total, seed, counts.epoch)[done:]]
+        draws = [Draw(seed, counts.epoch, position) for position in range(done, total)]
         with progress(total=total, initial=done, desc=description, unit="image", leave=False) as bar:
-            for part, batch in self.loader.batches(rest, size):
+            for part, batch in self.loader.batches(rest, size, draws):
                 loss = Late(self.step(batch))
                 self.settle()
                 self.waiting = loss, len(part)
@@ -146,7 +149,8 @@ class Trainer:
         with exact_products:
             self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_gradient)
+        limit = self.config.train.clip_gradient
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
         failed = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
         # The fused optimiser reads on the device whether it shall leave the weights as they are. So the host need not
         # wait. The gradients are scaled back already.

@@ -1,0 +1,306 @@
+"""IPCE, LIQE, CLIP-IQA and CLIPScore against their plain forms; and what every method of the table must hold."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import method_oracles as oracles
+import numpy as np
+import pytest
+import torch
+from conftest import random_clip
+from PIL import Image
+from safetensors.torch import load_file
+
+from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.openai import openai_clip
+from mgs.cli import app
+from mgs.config import Config, ModelConfig, TrainConfig
+from mgs.config_files import load_config
+from mgs.datasets.facts import DATASETS
+from mgs.datasets.samples import Sample
+from mgs.dimensions import Prompt
+from mgs.engine.engine import make_engine
+from mgs.engine.loader import Loader, epoch_order
+from mgs.errors import UserError
+from mgs.images.cache import ImageCache
+from mgs.images.cuts import Cuts, Draw, all_corners, cut_views
+from mgs.images.decode import read_image
+from mgs.machine import Machine
+from mgs.methods.ipce import TargetOptions
+from mgs.methods.liqe import LIQEOptions
+from mgs.methods.losses import absolute_error, fidelity
+from mgs.methods.table import METHODS, make_method
+from mgs.recipes import test as testing
+from mgs.recipes import train as training
+from mgs.scoring.scorer import Scorer
+from mgs.training.trainer import Trainer
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "methods"
+CPU = Machine(torch.device("cpu"), torch.float32)
+PROMPT = '"a river in a forest", painted'
+SIZES = {"square": (512, 512), "small": (300, 470), "wide": (1100, 620), "large": (1000, 900)}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return random_clip(size=224, patch=32, width=64, layers=2, embed=32)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, (width, height) in SIZES.items():
+        small = np.random.default_rng(width).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((width, height), Image.BICUBIC).save(folder / f"{name}.png")
+    return folder
+
+
+def engine_of(clip, method, options=None):
+    config = Config(method=method, options=options, model=ModelConfig(frozen_blocks=0))
+    engine = make_engine(make_method(CLIPBackbone(copy.deepcopy(clip), "test"), config), config, CPU)
+    engine.method.eval()
+    return engine
+
+
+@torch.no_grad()
+def score(engine, path, prompt=PROMPT):
+    picture = read_image(path, engine.cuts.fit)
+    return {name: value.item() for name, value in engine.score(engine.stage([picture], [Prompt(prompt)])).items()}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_ipce_equals_its_plain_form(clip, pictures, name):
+    engine = engine_of(clip, "ipce", TargetOptions("correspondence"))
+    found = score(engine, pictures / f"{name}.png")
+    expected = oracles.ipce(clip, Image.open(pictures / f"{name}.png"), PROMPT)
+    assert found == {"correspondence": pytest.approx(expected, abs=5e-5)}
+
+
+@pytest.mark.parametrize("name", ["square", "wide", "large"])
+@pytest.mark.parametrize("form", ["quality", "full"])
+def test_liqe_equals_its_plain_form(clip, pictures, name, form):
+    found = score(engine_of(clip, "liqe", LIQEOptions("quality", form)), pictures / f"{name}.png")
+    expected = oracles.liqe(clip, Image.open(pictures / f"{name}.png"), form)
+    assert found == {"quality": pytest.approx(1.25 * (expected - 1), abs=5e-5)}  # 1-5 on 0-5
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_clip_iqa_and_clip_score_equal_their_plain_forms(clip, pictures, name):
+    path = pictures / f"{name}.png"
+    picture = Image.open(path)
+    pairs = {"quality": ("Good photo.", "Bad photo."), "authenticity": ("Natural photo.", "Synthetic photo.")}
+    expected = {dimension: 5 * oracles.clip_iqa(clip, picture, *pair) for dimension, pair in pairs.items()}
+    assert score(engine_of(clip, "clip-iqa"), path) == pytest.approx(expected, abs=5e-5)
+    expected = 2 * oracles.clip_score(clip, picture, PROMPT)  # 0-2.5 on 0-5
+    assert score(engine_of(clip, "clip-score"), path) == {"correspondence": pytest.approx(expected, abs=5e-5)}
+
+
+def test_losses_equal_their_plain_forms():
+    rng = np.random.default_rng(0)
+    scores, mos = rng.uniform(0, 5, 9), rng.uniform(0, 5, 9)
+    mos[3] = mos[5]  # a tie
+    found = fidelity({"quality": torch.tensor(scores)}, {"quality": torch.tensor(mos)}, unit=1.25)
+    assert found.item() == pytest.approx(oracles.fidelity(scores / 1.25, mos), abs=1e-7)
+    mos[2] = np.nan
+    kept = np.delete(np.arange(9), 2)
+    found = fidelity({"quality": torch.tensor(scores)}, {"quality": torch.tensor(mos)}, unit=1.25)
+    assert found.item() == pytest.approx(oracles.fidelity(scores[kept] / 1.25, mos[kept]), abs=1e-7)
+    found = absolute_error({"quality": torch.tensor(scores)}, {"quality": torch.tensor(mos)})
+    assert found.item() == pytest.approx(np.abs(scores - mos)[kept].mean(), abs=1e-7)
+    alone = torch.tensor([2.0], requires_grad=True)
+    fidelity({"quality": alone}, {"quality": torch.tensor([1.0])}, unit=1.25).backward()
+    assert alone.grad.item() == 0  # a batch of one has no pair
+
+
+def test_random_windows_are_decided_by_seed_epoch_and_position_alone():
+    cuts = Cuts("random", 224, whole="none", count=8, flip=True)
+    picture = torch.arange(3 * 512 * 640).view(3, 512, 640).float().div(4000)
+    zero, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+
+    def cut(*draws):
+        return cut_views(picture.expand(len(draws), -1, -1, -1), cuts, 224, zero, one, draws)
+
+    views = cut(Draw(1, 2, 3), Draw(1, 2, 4), Draw(1, 3, 3), Draw(2, 2, 3))
+    assert views.shape == (4, 8, 3, 224, 224)
+    assert len({view.numpy().tobytes() for view in views}) == 4
+    assert torch.equal(cut(Draw(1, 2, 4))[0], views[1])
+    grey, mirrored = picture.div(255), picture.flip(-1).div(255)
+    corners = all_corners(picture.shape, cuts)
+    allowed = [one[:, y : y + 224, x : x + 224] for one in (grey, mirrored) for y, x in corners]
+    assert all(any(torch.allclose(view, part) for part in allowed) for view in views[0])
+    flips = [cut(Draw(0, 0, i))[0, 0, 0, 0, 0] > cut(Draw(0, 0, i))[0, 0, 0, 0, 1] for i in range(60)]
+    assert 15 < sum(map(bool, flips)) < 45  # half of them are mirrored
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_scores_alone_as_in_a_batch_and_reads_the_prompt_where_it_says_so(clip, pictures, method):
+    engine = engine_of(clip, method)
+    paths = [pictures / "square.png", pictures / "wide.png", pictures / "large.png"]
+    prompts = [Prompt(text) for text in ("a cat, on a mat", "a dog", "two birds in a tree")]
+    read = [read_image(path, engine.cuts.fit) for path in paths]
+    with torch.no_grad():
+        batch = engine.stage(read, prompts)
+        together = engine.score(batch)
+    assert tuple(together) == engine.method.gives
+    for i, position in enumerate(batch.order):
+        alone = score(engine, paths[position], prompts[position].text)
+        other = score(engine, paths[position], "an old car")
+        for dimension, value in alone.items():
+            assert together[dimension][i].item() == pytest.approx(value, abs=1e-5)
+            assert (other[dimension] != value) == (dimension in engine.method.needs_prompt)
+
+
+def plain_ipce_scores(clip, views, prompts):
+    """The gradient-carrying form of the oracle: `views` (B, 9, 3, 224, 224), view 0 the whole image."""
+    scores = []
+    for one, prompt in zip(views, prompts, strict=True):
+        image = torch.nn.functional.normalize(clip.encode_image(one).float(), dim=-1)
+        words = ("badly", "poorly", "fairly", "well", "perfectly")
+        tokens = openai_clip().tokenize([f"a photo that {word} matches '{prompt}'" for word in words], truncate=True)
+        text = torch.nn.functional.normalize(clip.encode_text(tokens).float(), dim=-1)
+        logits = clip.logit_scale.exp() * image @ text.T  # (9, 5)
+        probability = (logits[1:].mean(0).softmax(-1) + logits[0].softmax(-1)) / 2
+        scores.append((probability * torch.tensor([0, 1.25, 2.5, 3.75, 5])).sum())
+    return torch.stack(scores)
+
+
+def plain_liqe_scores(clip, views, prompts):
+    """The same of LIQE on 1-5: `views` (B, 3, 3, 224, 224)."""
+    words = ("bad", "poor", "fair", "good", "perfect")
+    tokens = openai_clip().tokenize([f"a photo with {word} quality" for word in words])
+    text = torch.nn.functional.normalize(clip.encode_text(tokens).float(), dim=-1)
+    image = torch.nn.functional.normalize(clip.encode_image(views.flatten(0, 1)).float(), dim=-1)
+    logits = (clip.logit_scale.exp() * image @ text.T).unflatten(0, views.shape[:2]).mean(1)
+    return logits.softmax(-1) @ torch.arange(1.0, 6)
+
+
+@pytest.mark.parametrize("method", ["ipce", "liqe"])
+def test_losses_in_training_follow_the_plain_way(clip, pictures, tmp_path, method):
+    """Twelve steps, with the windows that the loader drew: the same losses as autograd and AdamW on openai-clip."""
+    train = TrainConfig(epochs=4, batch_size=4, lr=1e-4, final_lr=1e-5, weight_decay=1e-3, clip_gradient=None)
+    config = Config(method=method, model=ModelConfig(frozen_blocks=0), train=train)
+    engine = make_engine(make_method(CLIPBackbone(copy.deepcopy(clip), "test"), config), config, CPU)
+    paths = [pictures / f"{name}.png" for name in ("square", "wide", "large")] * 4
+    samples = [
+        Sample(str(i), path, f"number {i}, a bird", "keywords", {"quality": (i * 7 % 12) * 0.4})
+        for i, path in enumerate(paths)
+    ]
+    trainer = Trainer(Loader(engine, ImageCache(tmp_path, engine.cuts)), samples, config)
+    plain = copy.deepcopy(clip).train()
+    plain.logit_scale.requires_grad_(False)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12, eta_min=1e-5)
+    trainer.model.train()
+    for epoch in range(1, 5):
+        order = epoch_order(12, config.seed, epoch)
+        drawn = [samples[i] for i in order]
+        draws = [Draw(config.seed, epoch, position) for position in range(12)]
+        batches = list(trainer.loader.batches(drawn, 4, draws))
+        for start, (part, batch) in zip(range(0, 12, 4), batches, strict=True):
+            loss = trainer.step(batch).item()
+            read = [read_image(sample.image, engine.cuts.fit) for sample in part]
+            views = torch.stack([engine.cut([r], [d])[0] for r, d in zip(read, draws[start : start + 4], strict=True)])
+            mos = [sample.targets["quality"] for sample in part]
+            optimizer.zero_grad()
+            if method == "ipce":
+                scores = plain_ipce_scores(plain, views, [sample.prompt for sample in part])
+                expected = (scores - torch.tensor(mos)).abs().mean()
+            else:
+                scores = plain_liqe_scores(plain, views, None)
+                pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+                wanted = torch.tensor([(np.sign(mos[i] - mos[j]) + 1) / 2 for i, j in pairs])
+                found = torch.stack([(1 + torch.erf((scores[i] - scores[j]) / 2**0.5)) / 2 for i, j in pairs])
+                alike = (found * wanted + 1e-8).sqrt() + ((1 - found) * (1 - wanted) + 1e-8).sqrt()
+                expected = (1 - alike).mean()
+            expected.backward()
+            optimizer.step()
+            schedule.step()
+            assert loss == pytest.approx(expected.item(), abs=2e-4), (epoch, start)
+    assert schedule.get_last_lr()[0] == pytest.approx(trainer.lr)
+
+
+def test_published_weights_score_through_the_command_and_say_what_they_are(
+    clip, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    state = clip.state_dict()
+    torch.save(state, "bare.pt")
+    torch.save({"model_state_dict": {name: tensor.half() for name, tensor in state.items()}}, "half.pt")
+    torch.save({"params": {f"clip_model.{name}": tensor for name, tensor in state.items()}}, "prefixed.pt")
+    path = str(pictures / "square.png")
+    found, command = {}, ["score", path, "--method", "liqe"]
+    for file in ("bare.pt", "half.pt", "prefixed.pt"):
+        command = [
+            "score",
+            path,
+            "--method",
+            "liqe",
+            "--clip",
+            file,
+            "--set",
+            "options.form=full",
+            "--set",
+            "device=cpu",
+        ]
+        app(command, standalone_mode=False)
+        out = capsys.readouterr().out
+        found[file] = float(re.search(r"quality +([\d.]+)", out)[1])
+        assert "correspondence" not in out
+        assert f"LIQE with {file}" in out
+    expected = 1.25 * (oracles.liqe(clip, Image.open(path), "full") - 1)
+    assert found["bare.pt"] == found["prefixed.pt"] == pytest.approx(expected, abs=0.006)
+    assert found["half.pt"] == pytest.approx(expected, abs=0.02)
+    with pytest.raises(UserError, match=r"options\.frm: unknown key; known here: target, form"):
+        app(
+            ["score", path, "--method", "liqe", "--clip", "bare.pt", "--set", "options.frm=full"], standalone_mode=False
+        )
+
+
+def test_an_image_with_too_few_windows_is_a_row_and_stops_training(clip, pictures, here):
+    scorer = Scorer.of_backbone(CLIPBackbone(copy.deepcopy(clip), "test"), method="liqe", device="cpu")
+    small = np.zeros((256, 256, 3), np.uint8)
+    table = scorer.score_many([small, pictures / "square.png"])
+    assert "has 4 windows of 224 pixels, and 15 are needed" in table["status"][0]
+    assert np.isfinite(table["quality"][1])
+    assert "LIQE" in table["status"][1]
+    Image.fromarray(small).save(here / "3.png")
+    with pytest.raises(UserError, match=r"3\.png: a picture of 256x256 pixels has 4 windows"):
+        training.main(["own.yaml", "method=liqe", "train.epochs=1"])
+
+
+@pytest.mark.parametrize("method", ["ipce", "liqe"])
+def test_one_model_for_one_target_is_trained_resumed_and_tested(here, method):
+    words = ["own.yaml", f"method={method}", "options.target=correspondence", "folds=[1]", "train.epochs=2"]
+    words += ["train.clip_gradient=null", "model.frozen_blocks=0"]
+    training.main([*words, "name=whole"])
+    testing.main([*words, "name=whole"])
+    metrics = json.loads((here / "runs/whole/report/metrics_custom_random-image.json").read_text(encoding="utf-8"))
+    assert list(metrics["summary"]) == ["correspondence"]
+    assert metrics["method"] == METHODS[method].title
+    scorer = Scorer.load(here / "runs/whole", device="cpu")
+    assert scorer.scored == ("correspondence",)
+    assert scorer.score(here / "3.png", "a grey wall").quality is None
+
+    def stop(trainer, *args, **options):
+        if trainer.counts.epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(trainer, *args, **options)
+
+    train_epoch = Trainer.train_epoch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.main([*words, "name=broken"])
+    training.main([*words, "name=broken"])
+    one, other = (load_file(here / f"runs/{name}/fold_01/best.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(one[name], other[name]) for name in one)  # random windows too are the same again
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_configs_name_a_target_that_the_dataset_has(path):
+    config = load_config(path)
+    assert config.method == path.stem.split("-")[0]
+    assert config.options.target in DATASETS[config.data.dataset].dimensions
+    assert (config.model.frozen_blocks, config.train.clip_gradient) == (0, None)
