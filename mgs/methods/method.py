@@ -68,9 +68,9 @@ class Method(nn.Module, ABC):
 
 def find_truncated(method: Method, prompts: Sequence[Prompt]) -> list[str]:
     """The distinct prompts that give a text longer than the backbone reads, which is cut, its end token kept."""
-    distinct = {clean_prompt(prompt.text): prompt for prompt in prompts}
+    distinct, fixed = {clean_prompt(prompt.text): prompt for prompt in prompts}, set(method.sentences)
     return sorted(
         text
         for text, prompt in distinct.items()
-        if any(method.backbone.is_too_long(part) for part in method.read([prompt]).texts)
+        if any(method.backbone.is_too_long(part) for part in method.read([prompt]).texts if part not in fixed)
     )
