@@ -195,6 +195,16 @@ def available_memory() -> int:
     return available
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's or the processor's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError, StopIteration):  # only Linux has the file, and not every processor the line
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
+    return platform.processor() or "cpu"
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware, for the record beside every result."""
     packages = ("torchvision", "openai-clip", "numpy", "scipy", "pandas", "Pillow", "safetensors", "omegaconf")

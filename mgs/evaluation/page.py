@@ -40,18 +40,24 @@ class Plot:
     text: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: what it is about, its tables, then its plots."""
+
+    tables: Sequence[Table] = ()
+    plots: Sequence[Plot] = ()
+    text: str = ""
+
+
 def render_page(
     title: str,
-    tables: Sequence[Table],
-    sections: Mapping[str, Sequence[Plot]],
+    sections: Mapping[str, Section],
     gallery: Mapping[str, Mapping[str, list[dict]]],
     facts: Mapping[str, Sequence[str]],
 ) -> str:
-    """The whole page: `tables` first, then `sections` of plots by heading, the gallery, and lists of `facts`."""
+    """The whole page: `sections` by heading, the gallery, and lists of `facts`."""
     template = html_template("mgs.evaluation", "report.html.j2")
-    return template.render(
-        title=title, tables=tables, sections=sections, gallery=gallery, facts=facts, base64=encode_base64
-    )
+    return template.render(title=title, sections=sections, gallery=gallery, facts=facts, base64=encode_base64)
 
 
 def encode_base64(data: bytes) -> str:

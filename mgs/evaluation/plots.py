@@ -173,33 +173,6 @@ def draw_lines(axes: Axes, rows: pd.DataFrame, column: str, **look: Any) -> None
     axes.plot(table.index, table.mean(axis=1), linewidth=2, **look)
 
 
-def draw_differences(differences: pd.DataFrame) -> Figure:
-    """Each run's difference to the first, with its 95 % interval, by dimension; for SRCC and PLCC.
-
-    `differences` has the columns run, dimension, metric, difference, low and high.
-    """
-    runs = list(dict.fromkeys(differences["run"]))
-    dimensions = list(dict.fromkeys(differences["dimension"]))
-    figure = Figure(figsize=(WIDTH, 1.3 + len(runs) * (0.25 + 0.25 * len(dimensions))), layout="constrained")
-    for column, metric in enumerate(("srcc", "plcc")):
-        axes = figure.add_subplot(1, 2, column + 1)
-        axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
-        for k, dimension in enumerate(dimensions):
-            part = differences[(differences["dimension"] == dimension) & (differences["metric"] == metric)]
-            part = part.rename(columns={"difference": metric, "low": f"{metric}_low", "high": f"{metric}_high"})
-            at = np.array([runs.index(run) for run in part["run"]]) + (k - (len(dimensions) - 1) / 2) * 0.22
-            colour, marker = LOOKS[dimension]
-            spread(axes, part, metric, at, color=colour, marker=marker, markersize=5, label=dimension)
-        axes.set(ylim=(len(runs) - 0.5, -0.5))
-        axes.set_title(TITLES[metric], fontsize=10)
-        axes.set_yticks(range(len(runs)), [plain(run) for run in runs] if column == 0 else [""] * len(runs), fontsize=8)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.grid(axis="x", linewidth=0.4)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    return figure
-
-
 def draw_views(views: Tensor, row: pd.Series) -> Figure:
     """One image's views, (V, 3, S, S) on 0-1: the whole image, then its windows in rows of five, scores above."""
     columns = 5

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mgs.evaluation.page import Plot, ShowImage, choose_gallery, render_page
+from mgs.evaluation.costs import Costs
+from mgs.evaluation.page import Plot, Section, ShowImage, choose_gallery, render_page
 from mgs.evaluation.per_fold import dimensions_in, find_repeats, measure_folds, summarise_folds
 from mgs.evaluation.plots import (
     bin_lengths,
@@ -48,6 +49,7 @@ class Protocol:
     notes: tuple[str, ...] = ()
     trained_on: str = ""  # another dataset, where that is what the checkpoint comes from
     method: str = "MGS"  # as tables call it
+    prompted: tuple[str, ...] | None = None  # dimensions whose scores depend on the prompt, if known
 
     def title(self, per_fold: pd.DataFrame) -> str:
         """The protocol in one line, with the folds and images that count."""
@@ -71,6 +73,7 @@ class Background:
     train_images: Mapping[int, int] = field(default_factory=dict)  # by fold
     curves: pd.DataFrame | None = None  # as `training.log.read_curves` gives them
     show: ShowImage | None = None
+    costs: Costs | None = None
     audit: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value
     versions: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +102,7 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path, ba
         **asdict(protocol),
         "conventions": CONVENTIONS,
         "audit": background.audit,
+        "costs": asdict(background.costs) if background.costs else None,
         "folds": [without_nan(row) for row in per_fold.to_dict("records")],
         "summary": {str(d): without_nan(row) for d, row in summary.to_dict("index").items()},
     }
@@ -121,7 +125,9 @@ def write_report(predictions: pd.DataFrame, protocol: Protocol, folder: Path, ba
         "Versions": [f"{key}: {value}" for key, value in background.versions.items()],
     }
     with whole_file(place("report", ".html")) as path:
-        path.write_text(render_page(title, list(tables.values()), sections, gallery, facts), encoding="utf-8")
+        page = {"Results": Section(list(tables.values()))}
+        page |= {heading: Section(plots=plots) for heading, plots in sections.items()}
+        path.write_text(render_page(title, page, gallery, facts), encoding="utf-8")
     images = {plot.name: plot.png for plots in sections.values() for plot in plots}
     write_board(folder, background.settings, summary, images)
     return "\n".join(to_markdown(tables[name]) for name in ("folds", "summary") if name in tables)

@@ -16,7 +16,7 @@ MISSING = "–"  # an undefined figure, or a dimension that a method was not tes
 LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"±": r"$\pm$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}"},
+    **{"±": r"$\pm$", "†": r"$\dagger$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}"},
 }
 
 

@@ -2,12 +2,13 @@
 
 python test.py [CONFIG.yaml ...] [key=value ...]                   each run on its own test sets
 python test.py --checkpoint CHECKPOINT CONFIG.yaml [key=value ...] one checkpoint on another dataset's test sets
-python test.py --compare RUN RUN [RUN ...]                         tested runs, each against the first
+python test.py --compare RUN RUN [RUN ...]                         tested runs, each against the first on its dataset
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from mgs.config import Config, flat_config
@@ -24,20 +26,24 @@ from mgs.datasets.facts import facts_of, find_generator
 from mgs.datasets.folds import Fold, find_folds, read_pictures
 from mgs.datasets.samples import dimensions_of
 from mgs.dimensions import DIMENSIONS, Prompt
+from mgs.engine.costs import count_gflop, count_parameters
 from mgs.engine.engine import cuts_for, make_engine
 from mgs.engine.loader import Loader
 from mgs.engine.predict import predict
 from mgs.errors import UserError
-from mgs.evaluation.comparison import read_tested_run, write_comparison
+from mgs.evaluation.costs import Costs, add_costs, mean_costs
+from mgs.evaluation.leaderboard import write_leaderboard
 from mgs.evaluation.page import Picture
 from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
+from mgs.evaluation.tested_runs import read_tested_run
 from mgs.images.cache import ImageCache
-from mgs.machine import Machine, choose_device, choose_precision, environment, keep_freed_memory
+from mgs.machine import Machine, choose_device, choose_precision, device_name, environment, keep_freed_memory
 from mgs.methods.fragments import split_prompt
 from mgs.methods.method import find_truncated
 from mgs.methods.table import METHODS
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
 from mgs.training.log import read_curves
+from mgs.training.saving import read_seconds
 
 COMPARISON = "comparison"  # the folder beside the runs
 
@@ -51,6 +57,8 @@ class TestSets:
     findings: list[Finding]
     notes: list[str]
     truncated: set[str] = field(default_factory=set)  # prompts longer than the context of the CLIP that scores them
+    prompted: set[str] = field(default_factory=set)  # dimensions whose scores depend on the prompt
+    costs: dict[int, list[Costs]] = field(default_factory=dict)  # by fold, of each model that scores it
     trained_on: str = ""  # another dataset, where that is what the checkpoint comes from
 
 
@@ -97,8 +105,10 @@ def test_run(config: Config) -> None:
     sets.notes.extend(f"Leak: {finding.text}." for finding in sets.findings if finding.kind == "leak")
     predictions = []
     for fold in sets.folds:
-        refuse_other_fold(folders[fold.number], fold.sha256)
-        predictions.append(test_fold(config, fold, sets, load_checkpoint(folders[fold.number] / CHECKPOINT)))
+        folder = folders[fold.number]
+        refuse_other_fold(folder, fold.sha256)
+        checkpoint = load_checkpoint(folder / CHECKPOINT)
+        predictions.append(test_fold(config, fold, sets, checkpoint, train_s=read_seconds(folder)))
     background = Background(
         train_images={fold.number: len(fold.train) for fold in sets.folds},
         curves=pd.concat([read_curves(folder, number) for number, folder in folders.items()], ignore_index=True),
@@ -111,6 +121,7 @@ def test_elsewhere(config: Config, path: Path) -> None:
 
     The report goes to runs/<config's name>_by_<checkpoint's name>/report.
     """
+    folder = path if path.is_dir() else path.parent
     checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
     origin, dataset = checkpoint.metadata, config.data.dataset
     if untold := [fact for fact in ("dataset", "protocol", "fold", "val") if fact not in origin]:
@@ -138,7 +149,8 @@ def test_elsewhere(config: Config, path: Path) -> None:
     for fold in sets.folds:
         targets = [{d: mos for d, mos in sample.targets.items() if d in shared} for sample in fold.test]
         samples = [replace(sample, targets=one) for sample, one in zip(fold.test, targets, strict=True)]
-        predictions.append(test_fold(config, replace(fold, test=samples), sets, checkpoint))
+        part = replace(fold, test=samples)
+        predictions.append(test_fold(config, part, sets, checkpoint, train_s=read_seconds(folder)))
     settings = {
         key: getattr(checkpoint.config, key) for key in ("method", "options", "model", "views", "train", "seed")
     }
@@ -157,13 +169,13 @@ def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mappin
 
 
 def compare(folders: Sequence[Path]) -> None:
-    """Compare tested runs with the first, fold by fold; print the tables and leave them beside the runs."""
+    """Compare tested runs, each with the first on its dataset; print the tables and leave them beside the runs."""
     names = [folder.resolve().name for folder in folders]
     if repeated := [folder for folder, name in zip(folders, names, strict=True) if names.count(name) > 1]:
         problem = "is named twice, or has another's name"
         raise UserError(f"--compare: {repeated[0]} {problem}; name each run once, and rename one of two that are alike")
     place = folders[0].absolute().parent / COMPARISON
-    tqdm.write(write_comparison([read_tested_run(folder) for folder in folders], place))
+    tqdm.write(write_leaderboard([read_tested_run(folder) for folder in folders], place))
     tqdm.write(f"tables, plot and page: {place}")
 
 
@@ -181,13 +193,25 @@ def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint
     return TestSets(folds, images, findings, list(filter(None, notes)))
 
 
-def test_fold(config: Config, fold: Fold, sets: TestSets, checkpoint: Checkpoint) -> pd.DataFrame:
-    """Predictions for one fold's test images, by the model and views that the checkpoint records."""
+def test_fold(
+    config: Config, fold: Fold, sets: TestSets, checkpoint: Checkpoint, *, train_s: float | None
+) -> pd.DataFrame:
+    """Predictions for one fold's test images, by the model and views that the checkpoint records.
+
+    What the model costs is added to `sets`; `train_s` is how many seconds it trained, if that is known.
+    """
     prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.test]
     sets.truncated.update(find_truncated(checkpoint.model, prompts))
+    sets.prompted.update(checkpoint.model.needs_prompt)
     machine = Machine.choose(config.device, config.precision)
     loader = Loader(make_engine(checkpoint.model, checkpoint.config, machine), sets.images, workers=config.data.workers)
+    gflop_image, gflop_texts = count_gflop(loader.engine, loader.read(fold.test[0]), prompts[0])
+    began = time.perf_counter()
     predictions = predict(loader, fold.test, batch_size=config.train.batch_size)
+    images_s = len(fold.test) / (time.perf_counter() - began)
+    device, threads = device_name(machine.device), torch.get_num_threads()
+    costs = Costs(*count_parameters(checkpoint.model), gflop_image, gflop_texts, images_s, train_s, device, threads)
+    sets.costs.setdefault(fold.number, []).append(costs)
     predictions.insert(0, "fold", fold.number)
     return predictions
 
@@ -206,6 +230,7 @@ def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFr
         generators={name: find_generator(config.data.dataset, name) for _, name in samples},
         show=show,
         audit=tuple(map(str, sets.findings)),
+        costs=mean_costs([add_costs(models) for models in sets.costs.values()]),
         settings=flat_config(config),
         versions=environment(device),
     )
@@ -214,8 +239,9 @@ def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFr
     if sets.truncated:
         sets.notes.append(f"Note: test prompts longer than CLIP's context, cut at its end: {len(sets.truncated)}.")
     method = METHODS[config.method].title or config.method
+    prompted = tuple(sorted(sets.prompted))
     protocol = Protocol(
-        dataset, protocol_name, config.model.clip, precision, tuple(sets.notes), sets.trained_on, method
+        dataset, protocol_name, config.model.clip, precision, tuple(sets.notes), sets.trained_on, method, prompted
     )
     report = config.run_folder / "report"
     tqdm.write(write_report(pd.concat(predictions, ignore_index=True), protocol, report, background))

@@ -36,6 +36,8 @@ class History:
     best: float = math.nan  # mean of SRCC and PLCC
     best_epoch: int = 0
     best_predictions: list[dict[str, Any]] = field(default_factory=list)  # rows of predictions_val.csv
+    seconds: list[float] = field(default_factory=list)  # that each epoch took, val included
+    running: float = 0.0  # seconds of the epoch in training, so far
 
     def add(self, line: dict[str, Any], value: float, predictions: pd.DataFrame) -> bool:
         """Record an epoch; returns whether it is the best so far. Any value replaces an undefined one."""

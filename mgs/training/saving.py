@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from mgs.config import Config
 from mgs.datasets.folds import Fold
 from mgs.errors import UserError
-from mgs.files import folder_bytes, free_disk, whole_file
+from mgs.files import folder_bytes, free_disk, whole_file, write_json
 from mgs.interrupts import Interrupted
 from mgs.machine import environment
 from mgs.methods.method import Method
@@ -33,6 +34,7 @@ from mgs.training.progress import PROGRESS, Setting, copy_progress, resume, writ
 from mgs.training.trainer import Trainer
 
 GB = 1e9
+SECONDS = "seconds.json"  # what each epoch took; apart from metrics.jsonl, whose bytes do not depend on the clock
 
 
 class Writer:
@@ -82,7 +84,7 @@ class FoldSaver:
         self.folder, self.setting, self.trainer = folder, setting, trainer
         self.history, changes = resume(folder / PROGRESS, setting, trainer)
         self.writer = Writer()
-        self.saved = time.monotonic()
+        self.saved = self.began = time.monotonic()
         if self.history.lines or trainer.counts.steps:
             tqdm.write(f"{folder}: resumes from {self.place}")
         for change in changes:
@@ -122,10 +124,17 @@ class FoldSaver:
 
     def keep(self) -> None:
         """Begin to write all that the fold needs to resume here."""
+        self.count_time()
         self.writer.submit(
             write_progress, self.folder / PROGRESS, copy_progress(self.setting, self.trainer, self.history)
         )
         self.saved = time.monotonic()
+
+    def count_time(self) -> None:
+        """Add the time since the last call to the epoch's; work that an interruption loses counts once."""
+        now = time.monotonic()
+        self.history.running += now - self.began
+        self.began = now
 
     def keep_best(self) -> None:
         """Begin to write the weights as they are now as the fold's checkpoint."""
@@ -145,6 +154,9 @@ class FoldSaver:
     def end_epoch(self, line: dict, value: float, predictions: pd.DataFrame) -> None:
         """Record an epoch's figures, `value` deciding whether it is the best so far, and keep it."""
         better = self.history.add(line, value, predictions)
+        self.count_time()
+        self.history.seconds.append(self.history.running)
+        self.history.running = 0.0
         self.trainer.next_epoch()
         self.keep()  # before the checkpoint: last.pt can restore the checkpoint, but not the reverse
         if better:
@@ -153,9 +165,19 @@ class FoldSaver:
     def finish(self) -> None:
         """Mark the fold as finished, once all is written, with the best epoch's predictions on val."""
         self.writer.wait()
+        if len(self.history.seconds) == len(self.history.lines):  # else an older version trained the first epochs
+            write_json(self.folder / SECONDS, self.history.seconds)
         with whole_file(self.folder / FINISHED) as path:
             safe_table(pd.DataFrame(self.history.best_predictions)).to_csv(path, index=False)
         (self.folder / PROGRESS).unlink()
+
+
+def read_seconds(folder: Path) -> float | None:
+    """How long a fold trained, val included; None where nothing valid says so, as in runs of older versions."""
+    try:
+        return float(sum(json.loads((folder / SECONDS).read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def announce_disk(config: Config, model: Method, folds: Sequence[Fold]) -> str:

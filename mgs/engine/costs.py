@@ -1,0 +1,40 @@
+"""What a method costs: parameters, and operations for one image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mgs.dimensions import Prompt
+from mgs.engine.engine import Engine
+
+GIGA = 1e9
+
+
+def count_parameters(method: nn.Module) -> tuple[int, int]:
+    """All parameters of a method, its backbone included, and those that train."""
+    sizes = [(p.numel(), p.requires_grad) for p in method.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+
+
+@torch.inference_mode()
+def count_gflop(engine: Engine, picture: Tensor, prompt: Prompt) -> tuple[float, float]:
+    """Operations that scoring one image takes, in 10^9, and how many of them go into its texts.
+
+    They are those of matrix products, convolutions and attention, a multiplication and an addition counting as two.
+    Texts are all those that the method asks for, its fixed sentences too: their embeddings are forgotten before.
+    `picture` is uint8, (3, H, W). The engine keeps no text afterwards.
+    """
+    counts = []
+    engine.method.eval()
+    engine.texts.embeddings.forget()
+    # Not every device's fused attention is counted, but the products that it is made of are.
+    with sdpa_kernel(SDPBackend.MATH):
+        for _ in range(2):  # the second time, texts are kept
+            with FlopCounterMode(display=False) as counter:
+                engine.score(engine.stage([picture], [prompt]))
+            counts.append(counter.get_total_flops() / GIGA)
+    engine.texts.embeddings.forget()
+    return counts[0], counts[0] - counts[1]
