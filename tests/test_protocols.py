@@ -133,9 +133,9 @@ def test_tested_runs_are_compared_and_left_beside_them(trained, capsys):
     testing.main([*ONE, "name=again"])
     testing.main(["--compare", "runs/own", "runs/again"])
     out = capsys.readouterr().out
-    assert "**Differences to own**" in out
-    assert re.search(r"\| again +\| quality +\| SRCC +\| \+0.0000 +\| – +\| – +\| one fold says nothing", out)
-    assert len(list((trained / "runs" / "comparison").glob("comparison_custom_random-image_*.html"))) == 1
+    assert "**custom, protocol random-image: Differences to MGS, own**" in out
+    assert re.search(r"\| MGS, again +\| quality +\| SRCC +\| \+0.0000 +\| – +\| – +\| one fold says nothing", out)
+    assert len(list((trained / "runs" / "comparison").glob("leaderboard_*.html"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import random
 import shutil
@@ -155,6 +156,33 @@ def test_ctrl_c_finishes_the_step_and_the_same_command_goes_on_from_there(here, 
     training.main(ONE)
     assert "fold_01: resumes from epoch 3, after step 2" in capsys.readouterr().out
     assert results(here / "runs" / "own") == unbroken
+
+
+def test_an_epochs_time_counts_what_was_kept_and_not_what_was_lost(here, monkeypatch):
+    """The clock counts steps; the fold dies in its second epoch, whose first two steps were kept."""
+    step, steps = Trainer.step, []
+
+    def counted(trainer, batch):
+        if len(steps) == 6 + 2:
+            saver[0].keep()
+        steps.append(trainer.counts.steps)
+        if len(steps) == 6 + 5:
+            raise Killed
+        return step(trainer, batch)
+
+    saver = []
+    begin = FoldSaver.__enter__
+    monkeypatch.setattr(FoldSaver, "__enter__", lambda self: saver.append(self) or begin(self))
+    monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: float(len(steps))))
+    monkeypatch.setattr(Trainer, "step", counted)
+    with pytest.raises(Killed):
+        training.main(ONE)
+    fold = here / "runs/own/fold_01"
+    assert saving.read_seconds(fold) is None
+    training.main(ONE)
+    assert len(steps) > 3 * 6  # some were taken twice
+    assert json.loads((fold / "seconds.json").read_text()) == [6, 6, 6]
+    assert saving.read_seconds(fold) == 18
 
 
 def test_an_interrupt_in_validation_keeps_the_epoch_that_was_trained(here, unbroken, monkeypatch, capsys):

@@ -56,7 +56,7 @@ def test_training_and_testing_leave_a_complete_run(here, capsys):
     run = here / "runs" / "own"
     for fold in (1, 2):
         files = {path.name.split(".tfevents")[0] for path in (run / f"fold_{fold:02d}").iterdir()}
-        assert files == {"best.safetensors", "metrics.jsonl", "predictions_val.csv", "events.out"}
+        assert files == {"best.safetensors", "metrics.jsonl", "seconds.json", "predictions_val.csv", "events.out"}
     own = "custom_random-image"
     tables = {f"predictions_{own}.csv", f"metrics_{own}.csv", f"metrics_{own}.json", f"table_{own}.md"}
     assert tables | {f"report_{own}.html", f"curves_{own}.png"} <= {path.name for path in (run / "report").iterdir()}

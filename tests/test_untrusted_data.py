@@ -23,7 +23,7 @@ from mgs.config_files import load_config
 from mgs.datasets.folds import find_folds, read_pictures
 from mgs.datasets.read_table import read_table
 from mgs.errors import UserError, exit_on_user_error
-from mgs.evaluation.comparison import read_tested_run
+from mgs.evaluation.tested_runs import read_tested_run
 from mgs.images.cache import ImageCache
 from mgs.images.decode import FORMATS, MAX_BYTES, BadImage, read_image
 from mgs.recipes import test as testing

@@ -87,7 +87,8 @@ def make_section(name: str, comparison: Comparison) -> Section:
     if len(gflop) > 1:
         text = "SRCC against the operations that scoring one image takes"
         plots.append(Plot(f"costs_{place}", png_bytes(draw_costs(results, gflop), line), text))
-    return Section([with_protocol(table, name) for table in tables], plots, f"{line}. The first is {first}.")
+    text = f"The others are compared with the first, {first}."
+    return Section([with_protocol(table, name) for table in tables], plots, text if len(paired) else "")
 
 
 def with_protocol(table: Table, name: str) -> Table:

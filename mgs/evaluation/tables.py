@@ -139,7 +139,7 @@ def to_latex(table: Table) -> str:
     """The table in LaTeX, for a document that uses booktabs; caption and notes are comments above it."""
     width = len(table.header)
     headings = dict(table.groups)
-    lines = [f"% {text}" for text in (table.caption, *table.notes, r"needs \usepackage{booktabs}")]
+    lines = [f"% {' '.join(text.split())}" for text in (table.caption, *table.notes, r"needs \usepackage{booktabs}")]
     lines += [rf"\begin{{tabular}}{{{'l' * width}}}", r"\toprule", latex_row(table.header), r"\midrule"]
     for i, row in enumerate(table.rows):
         if i in headings:

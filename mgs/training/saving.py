@@ -173,7 +173,7 @@ class FoldSaver:
 
 
 def read_seconds(folder: Path) -> float | None:
-    """How long a fold trained, val included; None where nothing valid says so, as in runs of older versions."""
+    """How many seconds a fold trained, val included; None where nothing valid says so, as in older runs."""
     try:
         return float(sum(json.loads((folder / SECONDS).read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError):
