@@ -72,7 +72,7 @@ def interval(row: dict, metric: str) -> str:
 
 
 def published_results(dataset: str) -> list[dict[str, str]]:
-    """The literature's figures on a dataset: method, dimension, srcc, plcc, protocol, source and folds."""
+    """The literature's figures on a dataset: method, dimension, srcc, plcc (or empty), protocol, source and folds."""
     text = (resources.files("mgs.evaluation") / "published_results.csv").read_text(encoding="utf-8")
     return [row for row in csv.DictReader(text.splitlines()) if row["dataset"] == dataset]
 
@@ -94,7 +94,7 @@ def literature_table(
     methods: dict[tuple[str, str, str, str], dict[tuple[str, str], str]] = {}
     for row in published:
         key = (row["folds"], row["method"], row["protocol"], row["source"])
-        methods.setdefault(key, {}).update({(row["dimension"], m): row[m] for m in ("srcc", "plcc")})
+        methods.setdefault(key, {}).update({(row["dimension"], m): row[m] or MISSING for m in ("srcc", "plcc")})
     rows: dict[str, list[list[str]]] = {"published": [], "other": []}
     for (folds, name, how, source), figures in methods.items():
         rows[folds].append([name, *(figures.get(column, MISSING) for column in columns), how, source])
