@@ -176,7 +176,7 @@ def compare(folders: Sequence[Path]) -> None:
         raise UserError(f"--compare: {repeated[0]} {problem}; name each run once, and rename one of two that are alike")
     place = folders[0].absolute().parent / COMPARISON
     tqdm.write(write_leaderboard([read_tested_run(folder) for folder in folders], place))
-    tqdm.write(f"tables, plot and page: {place}")
+    tqdm.write(f"tables, plots and page: {place}")
 
 
 def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint) -> TestSets:
