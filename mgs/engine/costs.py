@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mgs.datasets.samples import Sample
 from mgs.dimensions import Prompt
 from mgs.engine.engine import Engine
+from mgs.engine.loader import Loader
+from mgs.evaluation.costs import Costs
+from mgs.machine import device_name
 
 GIGA = 1e9
+Result = TypeVar("Result")
+
+
+def measure_costs(
+    loader: Loader, samples: Sequence[Sample], score: Callable[[], Result], *, train_s: float | None
+) -> tuple[Result, Costs]:
+    """What `score` gives, which scores these samples, and what that costs; operations are those of the first sample.
+
+    `train_s` is how many seconds the method trained, if that is known.
+    """
+    engine, first = loader.engine, samples[0]
+    gflop = count_gflop(engine, loader.read(first), Prompt(first.prompt, first.prompt_style))
+    began = time.perf_counter()
+    result = score()
+    images_s = len(samples) / (time.perf_counter() - began)
+    place = device_name(engine.machine.device), torch.get_num_threads()
+    return result, Costs(*count_parameters(engine.method), *gflop, images_s, train_s, *place)
 
 
 def count_parameters(method: nn.Module) -> tuple[int, int]:

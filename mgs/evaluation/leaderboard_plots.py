@@ -45,7 +45,7 @@ def draw_ranking(results: pd.DataFrame, *, across: bool = False) -> Figure:
         axes.set_yticks(range(len(methods)), list(map(plain, methods)) if labelled else [""] * len(methods), fontsize=8)
         axes.set(ylim=(len(methods) - 0.5, -0.5))
         axes.set_title(f"{dimension}, SRCC", fontsize=9)
-        axes.xaxis.get_major_locator().set_params(nbins=6)
+        axes.locator_params(axis="x", nbins=6)
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", linewidth=0.4)
     return figure

@@ -8,7 +8,6 @@ python test.py --compare RUN RUN [RUN ...]                         tested runs, 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from mgs.config import Config, flat_config
@@ -26,26 +24,23 @@ from mgs.datasets.facts import facts_of, find_generator
 from mgs.datasets.folds import Fold, find_folds, read_pictures
 from mgs.datasets.samples import dimensions_of
 from mgs.dimensions import DIMENSIONS, Prompt
-from mgs.engine.costs import count_gflop, count_parameters
+from mgs.engine.costs import measure_costs
 from mgs.engine.engine import cuts_for, make_engine
 from mgs.engine.loader import Loader
 from mgs.engine.predict import predict
 from mgs.errors import UserError
 from mgs.evaluation.costs import Costs, add_costs, mean_costs
-from mgs.evaluation.leaderboard import write_leaderboard
 from mgs.evaluation.page import Picture
 from mgs.evaluation.report import DRAWINGS, Background, Protocol, write_report
-from mgs.evaluation.tested_runs import read_tested_run
 from mgs.images.cache import ImageCache
-from mgs.machine import Machine, choose_device, choose_precision, device_name, environment, keep_freed_memory
+from mgs.machine import Machine, choose_device, choose_precision, environment, keep_freed_memory
 from mgs.methods.fragments import split_prompt
 from mgs.methods.method import find_truncated
 from mgs.methods.table import METHODS
+from mgs.recipes.compare import compare
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
 from mgs.training.log import read_curves
 from mgs.training.saving import read_seconds
-
-COMPARISON = "comparison"  # the folder beside the runs
 
 
 @dataclass(frozen=True)
@@ -168,17 +163,6 @@ def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mappin
         )
 
 
-def compare(folders: Sequence[Path]) -> None:
-    """Compare tested runs, each with the first on its dataset; print the tables and leave them beside the runs."""
-    names = [folder.resolve().name for folder in folders]
-    if repeated := [folder for folder, name in zip(folders, names, strict=True) if names.count(name) > 1]:
-        problem = "is named twice, or has another's name"
-        raise UserError(f"--compare: {repeated[0]} {problem}; name each run once, and rename one of two that are alike")
-    place = folders[0].absolute().parent / COMPARISON
-    tqdm.write(write_leaderboard([read_tested_run(folder) for folder in folders], place))
-    tqdm.write(f"tables, plots and page: {place}")
-
-
 def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint) -> TestSets:
     """The folds with their test images read as the checkpoint's method takes them, audited."""
     cuts = cuts_for(checkpoint.model.backbone, checkpoint.config)
@@ -205,12 +189,8 @@ def test_fold(
     sets.prompted.update(checkpoint.model.needs_prompt)
     machine = Machine.choose(config.device, config.precision)
     loader = Loader(make_engine(checkpoint.model, checkpoint.config, machine), sets.images, workers=config.data.workers)
-    gflop_image, gflop_texts = count_gflop(loader.engine, loader.read(fold.test[0]), prompts[0])
-    began = time.perf_counter()
-    predictions = predict(loader, fold.test, batch_size=config.train.batch_size)
-    images_s = len(fold.test) / (time.perf_counter() - began)
-    device, threads = device_name(machine.device), torch.get_num_threads()
-    costs = Costs(*count_parameters(checkpoint.model), gflop_image, gflop_texts, images_s, train_s, device, threads)
+    score = partial(predict, loader, fold.test, batch_size=config.train.batch_size)
+    predictions, costs = measure_costs(loader, fold.test, score, train_s=train_s)
     sets.costs.setdefault(fold.number, []).append(costs)
     predictions.insert(0, "fold", fold.number)
     return predictions
