@@ -61,10 +61,11 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    epochs: int = 15
+    epochs: int = 15  # 0: nothing trains; the weights are tested as they are
     batch_size: int = 12
     lr: float = 5e-6
-    final_lr: float = 5e-7
+    final_lr: float = 5e-7  # where the cosine ends
+    wave_epochs: int | None = None  # IPCE's and LIQE's own schedule has 5: lr falls to 0 in as many, and rises again
     head_lr: float | None = None  # of what a method has besides its backbone, such as MGS's alpha; default: lr
     weight_decay: float = 5e-4
     clip_gradient: float | None = 1.0  # null: never clipped
@@ -136,10 +137,11 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("data.workers", data.workers >= 0, "0 or more"),
         ("data.mos_range", is_range(data.mos_range), "[worst, best], two different numbers"),
         ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
-        ("train.epochs", train.epochs >= 1, "1 or more"),
+        ("train.epochs", train.epochs >= 0, "0 or more"),
         ("train.batch_size", train.batch_size >= 1, "1 or more"),
         ("train.lr", is_positive(train.lr), "a number above 0"),
         ("train.final_lr", 0 <= train.final_lr <= train.lr, "from 0 to train.lr"),
+        ("train.wave_epochs", train.wave_epochs is None or train.wave_epochs >= 1, "1 or more, or null"),
         (
             "train.head_lr",
             train.head_lr is None or (is_positive(train.head_lr) and train.head_lr >= train.final_lr),

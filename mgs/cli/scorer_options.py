@@ -75,7 +75,7 @@ def open_scorer(
 def choose_checkpoint(runs: Path, images: Sequence[Path]) -> Path | None:
     """The newest checkpoint that was trained on real images; if all images are the demo's, the demo's is preferred."""
     from mgs.demo.write import is_drawing
-    from mgs.training.checkpoint import newest_checkpoint
+    from mgs.training.find_checkpoint import newest_checkpoint
 
     drawn = bool(images) and all(map(is_drawing, images))
     return (drawn and newest_checkpoint(runs, of_drawings=True)) or newest_checkpoint(runs)

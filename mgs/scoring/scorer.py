@@ -31,7 +31,8 @@ from mgs.scoring.own_process import OwnProcess
 from mgs.scoring.score import COLUMNS, Score, raise_failure
 from mgs.scoring.streaming import Scored, score_pairs
 from mgs.scoring.wording import describe
-from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint
+from mgs.training.checkpoint import CHECKPOINT
+from mgs.training.find_checkpoint import fetch_checkpoint
 
 
 class Scorer(OwnProcess):
