@@ -101,7 +101,14 @@ def liqe(model, picture, form):
     for _, text in texts:
         vector = text_vector(model, text)
         logits.append(sum(scale * view @ vector for view in views) / 15)
-    return sum((i + 1) * p for (i, _), p in zip(texts, softmax(logits), strict=True))  # 1-5
+    shares = softmax(logits)
+    if form == "full":  # the likeliest scene and distortion
+        named = [
+            max(names, key=lambda name: sum(p for (_, text), p in zip(texts, shares, strict=True) if mark(name) in text))
+            for names, mark in ((scenes, lambda name: f" a {name} "), (distortions, lambda name: f"with {name} art"))
+        ]
+        return sum((i + 1) * p for (i, _), p in zip(texts, shares, strict=True)), *named
+    return sum((i + 1) * p for (i, _), p in zip(texts, shares, strict=True))  # 1-5
 
 
 def centre_view(picture, size=224):

@@ -83,8 +83,11 @@ def test_ipce_equals_its_plain_form(clip, pictures, name):
 @pytest.mark.parametrize("name", ["square", "wide", "large"])
 @pytest.mark.parametrize("form", ["quality", "full"])
 def test_liqe_equals_its_plain_form(clip, pictures, name, form):
-    found = score(engine_of(clip, "liqe", LIQEOptions("quality", form)), pictures / f"{name}.png")
-    expected = oracles.liqe(clip, Image.open(pictures / f"{name}.png"), form)
+    engine, path = engine_of(clip, "liqe", LIQEOptions("quality", form)), pictures / f"{name}.png"
+    found, expected = score(engine, path), oracles.liqe(clip, Image.open(path), form)
+    if form == "full":
+        expected, *named = expected
+        assert [words[int(found.pop(label))] for label, words in engine.method.labels.items()] == named
     assert found == {"quality": pytest.approx(1.25 * (expected - 1), abs=5e-5)}  # 1-5 on 0-5
 
 
@@ -250,8 +253,10 @@ def test_published_weights_score_through_the_command_and_say_what_they_are(
         out = capsys.readouterr().out
         found[file] = float(re.search(r"quality +([\d.]+)", out)[1])
         assert "correspondence" not in out
+        _, *named = oracles.liqe(clip, Image.open(path), "full")
+        assert re.findall(r"^(?:scene|distortion) +(.+)$", out, re.M) == named
         assert f"LIQE with {file}" in out
-    expected = 1.25 * (oracles.liqe(clip, Image.open(path), "full") - 1)
+    expected = 1.25 * (oracles.liqe(clip, Image.open(path), "full")[0] - 1)
     assert found["bare.pt"] == found["prefixed.pt"] == pytest.approx(expected, abs=0.006)
     assert found["half.pt"] == pytest.approx(expected, abs=0.02)
     with pytest.raises(UserError, match=r"options\.frm: unknown key; known here: target, form"):

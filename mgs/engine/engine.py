@@ -103,7 +103,8 @@ class Engine:
     def score(self, batch: Batch) -> Scores:
         """The scores of a batch, (B,) each, on 0-5, on the device, in the batch's `order`.
 
-        With gradients where they are on.
+        With gradients where they are on; in evaluation with the method's labels beside them, as their places in its
+        lists.
         """
         batch.sent.arrive()
         parts = [self.score_part(part, batch.halfway) for part in batch.parts]
@@ -113,7 +114,10 @@ class Engine:
         """The scores of images that have as many views each."""
         embedded = self.embed(part, halfway=halfway)
         with torch.autocast(self.machine.device.type, enabled=False), exact_products:
-            return self.to_mos(self.method.score(*embedded))
+            scores = self.to_mos(self.method.score(*embedded))
+            if self.method.training or not self.method.labels:
+                return scores
+            return scores | {name: which.float() for name, which in self.method.label(*embedded).items()}
 
     def embed(self, part: Part, *, halfway: bool = False) -> Embedded:
         """The embeddings that a part's images are scored by."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.table import load_backbone
 from mgs.config import Precision
-from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Dimension, Prompt
+from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Prompt
 from mgs.engine.batcher import Batcher
 from mgs.engine.engine import Engine
 from mgs.engine.predict import EVAL_BATCH
@@ -28,7 +27,7 @@ from mgs.methods.method import Options
 from mgs.scoring.explanation import Explanation, explain_picture
 from mgs.scoring.loading import Source, open_bare, open_checkpoint
 from mgs.scoring.own_process import OwnProcess
-from mgs.scoring.score import COLUMNS, Score, raise_failure
+from mgs.scoring.score import Score, as_row, columns, raise_failure
 from mgs.scoring.streaming import Scored, score_pairs
 from mgs.scoring.wording import describe
 from mgs.training.checkpoint import CHECKPOINT
@@ -125,11 +124,8 @@ class Scorer(OwnProcess):
         images = as_images(images)
         pairs = list(zip(images, as_prompts(prompts, len(images)), strict=True))
         scores = self.score_stream(pairs, batch_size=batch_size, style=style)
-        rows = [
-            {"image": name_of(image), "prompt": prompt, **asdict(score)}
-            for (image, prompt), score in zip(pairs, scores, strict=True)
-        ]
-        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(DIMENSIONS, np.float64))
+        rows = [as_row(name_of(image), prompt, score) for (image, prompt), score in zip(pairs, scores, strict=True)]
+        return pd.DataFrame(rows, columns=columns(self.model.labels)).astype(dict.fromkeys(DIMENSIONS, np.float64))
 
     def rank(self, images: Sequence[ImageInput], prompt: str | None = None, *, by: str | None = None) -> pd.DataFrame:
         """Score images of one prompt, the best first: by correspondence where there is a prompt, else by quality."""
@@ -152,7 +148,7 @@ class Scorer(OwnProcess):
         except BadImage as error:
             raise UserError(str(error)) from None
 
-        def word(scores: dict[Dimension, float]) -> Score:
+        def word(scores: dict[str, float]) -> Score:
             return raise_failure(self.describe(Scored(text, True, remark, scores)))
 
         explanation: Explanation = self.batcher.call(

@@ -48,7 +48,8 @@ def describe(found: Scored, method: Method, scored: Sequence[str], remarks: str)
     if wrong := [dimension for dimension, value in told.items() if not math.isfinite(value)]:
         return failure(f"{', '.join(wrong)} not finite; score with precision=fp32, or use another checkpoint")
     said = "; ".join(filter(None, [found.remark, *remarks_on_prompt(found.prompt, method.backbone), remarks]))
-    return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK)
+    labels = {name: words[int(found.found[name])] for name, words in method.labels.items()}
+    return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK, labels=labels)
 
 
 def level_word(dimension: str, value: float) -> str:
