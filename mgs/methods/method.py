@@ -29,7 +29,7 @@ class Options:
 class Reading:
     """What a method wants to know of B prompts. It is made on the host, before the images' turn comes."""
 
-    texts: list[str]  # distinct, at least one: their embeddings are what `score` gets
+    texts: list[str]  # distinct, perhaps none: their embeddings are what `score` gets
     numbers: dict[str, Tensor] = field(default_factory=dict)  # int64, (B,) or (B, n), such as rows of `texts`
 
 
@@ -46,6 +46,13 @@ class Method(nn.Module, ABC):
     needs_prompt: frozenset[Dimension]  # of these, an image without a prompt has no score
     sentences: Sequence[str] = ()  # the fixed texts, which a checkpoint records
     labels: Mapping[str, Sequence[str]] = {}  # what `label` tells besides scores, with the words that it chooses from
+
+    def begin(self) -> None:
+        """Take weights from files that the options name; called of a new method, not of one from a checkpoint.
+
+        Raises `UserError` where there is none that fits.
+        """
+        return
 
     @abstractmethod
     def read(self, prompts: Sequence[Prompt]) -> Reading:

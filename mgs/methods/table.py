@@ -14,6 +14,7 @@ from mgs.dimensions import MOS_MAX
 from mgs.images.cuts import Cuts
 from mgs.images.fit import Fit
 from mgs.methods.clip_iqa import CLIPIQA
+from mgs.methods.clip_iqa_plus import CLIPIQAPlus, CLIPIQAPlusOptions
 from mgs.methods.clip_score import WEIGHT, CLIPScore
 from mgs.methods.ipce import IPCE, TargetOptions
 from mgs.methods.liqe import LIQE, SCALE, LIQEOptions
@@ -41,6 +42,7 @@ FULLY = {
     "train": {"batch_size": 16, "weight_decay": 1e-3, "clip_gradient": None},
 }
 CENTRE = Cuts("none", whole="centre", fit=Fit(224, 224, "bicubic", "cut"))
+NATIVE = replace(CENTRE, whole="native")
 METHODS = {
     "mgs": MethodFacts(MGS, MGSOptions, Cuts(), title="MGS"),
     "ipce": MethodFacts(
@@ -63,11 +65,24 @@ METHODS = {
     "clip-iqa": MethodFacts(
         CLIPIQA,
         Options,
-        CENTRE,
+        NATIVE,
         scale=(0.0, 1.0),
         title="CLIP-IQA",
         trains="nothing",
-        defaults={"train": {"epochs": 0}},
+        defaults={"model": {"clip": "RN50"}, "train": {"epochs": 0}},
+    ),
+    "clip-iqa-plus": MethodFacts(
+        CLIPIQAPlus,
+        CLIPIQAPlusOptions,
+        NATIVE,
+        training_cuts=replace(NATIVE, flip=True),
+        scale=(0.0, 1.0),
+        title="CLIP-IQA+",
+        trains="own",
+        defaults={
+            "model": {"clip": "RN50"},
+            "train": {"lr": 2e-3, "final_lr": 1e-7, "batch_size": 8, "weight_decay": 0.0, "clip_gradient": None},
+        },
     ),
     "clip-score": MethodFacts(
         CLIPScore,
@@ -81,8 +96,11 @@ METHODS = {
 }
 
 
-def make_method(backbone: Backbone, config: Config) -> Method:
-    """The config's method on a backbone, of which what the config says is frozen."""
+def make_method(backbone: Backbone, config: Config, *, new: bool = True) -> Method:
+    """The config's method on a backbone, of which what the config says is frozen.
+
+    One that is not new gets all its weights from a checkpoint. Raises `UserError` for files that the options name.
+    """
     row = METHODS[config.method]
     if row.trains == "all":
         backbone.freeze(config.model.frozen_blocks, stem=config.model.freeze_stem)
@@ -91,7 +109,10 @@ def make_method(backbone: Backbone, config: Config) -> Method:
         backbone.requires_grad_(False)  # what lies above the blocks too
     with torch.random.fork_rng(devices=[]):  # the weights that it begins with follow from the config's seed alone
         torch.default_generator.manual_seed(config.seed)
-        return row.make(backbone, config.options or row.options())
+        method = row.make(backbone, config.options or row.options())
+    if new:
+        method.begin()
+    return method
 
 
 def choose_cuts(method: str, views: ViewsConfig) -> Cuts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.table import load_backbone
 from mgs.config import Precision
+from mgs.config_files import load_config
 from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Prompt
 from mgs.engine.batcher import Batcher
 from mgs.engine.engine import Engine
@@ -70,9 +71,25 @@ class Scorer(OwnProcess):
 
     @classmethod
     @torch.inference_mode(False)
-    def zero_shot(cls, clip: str = "ViT-B/16", *, device: str = "auto", precision: Precision = "auto") -> Scorer:
-        """A scorer from a bare CLIP that has seen no MOS, at CLIP's own temperature; every status says so."""
-        return cls.of_backbone(load_backbone(clip, option="clip"), device=device, precision=precision)
+    def zero_shot(
+        cls,
+        clip: str | None = None,
+        *,
+        method: str = "mgs",
+        options: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> Scorer:
+        """A scorer from a bare CLIP, or from weights that another project trained; every status says so.
+
+        `clip` is a name or a file, by default what `method` is published with; `options` are the method's own, such as
+        `{"target": "quality"}`. MGS scores at CLIP's own temperature unless they say otherwise. Raises `UserError`.
+        """
+        words = [f"method={method}", *(f"options.{name}={value}" for name, value in (options or {}).items())]
+        config = load_config(None, ["name=zero-shot", *words])
+        backbone = load_backbone(clip or config.model.clip, option="clip")
+        own = config.options if options or method != "mgs" else None
+        return cls.of_backbone(backbone, method=method, options=own, device=device, precision=precision)
 
     @classmethod
     def of_backbone(

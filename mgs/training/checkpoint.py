@@ -172,7 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             before = metadata.get(fact, now)  # of cuts, older versions have recorded less
             if (now | before if isinstance(now, dict) and isinstance(before, dict) else before) != now:
                 raise UserError(f"{path}: trained with another {fact}; score with mgs {metadata['mgs_version']}")
-        model = make_method(find_backbone(path, metadata["backbone"], tensors), config)
+        model = make_method(find_backbone(path, metadata["backbone"], tensors), config, new=False)
         if list(model.sentences) != metadata["sentences"]:
             raise UserError(
                 f"{path}: trained with other sentences than this version's; score with mgs {metadata['mgs_version']}"
