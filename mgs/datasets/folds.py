@@ -42,7 +42,8 @@ def find_folds(data: DataConfig, requested: Sequence[int] = ()) -> list[Fold]:
     """The requested folds, or all there are, read from `data.splits`, or drawn from `data.table` if given alone.
 
     The protocol is what the folder's protocol.json says, else `data.protocol`. A table with a column `split` is one
-    fold, of the protocol "own"; from any other, folds are drawn, prompt-disjoint unless random-image is asked for.
+    fold, of the protocol "own"; from any other, folds are drawn, prompt-disjoint unless random-image is asked for or
+    there are no prompts.
     Raises `UserError` as `read_table` does, and for a fold that is not there, an empty subset, subsets with different
     dimensions, or a folder made from another dataset.
     """
@@ -74,7 +75,7 @@ def draw_folds(table: Path, data: DataConfig) -> tuple[str, dict[int, dict[str, 
             remedy = "leave data.protocol out to use it, or rename the column to have folds drawn"
             raise UserError(f"{table}: its column split says what is train, val and test; {remedy}")
         return OWN, {1: {subset: [s for s in samples if s.subset == subset] for subset in SUBSETS}}
-    protocol: str = "prompt-disjoint" if data.protocol == "published" else data.protocol
+    protocol = choose_protocol(samples, data, table)
     try:
         folds = make_folds(samples, protocol, data.fold_seed)
     except UserError as error:
@@ -83,6 +84,16 @@ def draw_folds(table: Path, data: DataConfig) -> tuple[str, dict[int, dict[str, 
         number: {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
         for number, rows in enumerate(folds, 1)
     }
+
+
+def choose_protocol(samples: Sequence[Sample], data: DataConfig, table: Path) -> str:
+    """The protocol of folds that are drawn: prompt-disjoint by default, random-image where no sample has a prompt."""
+    prompts = any(sample.prompt.strip() for sample in samples)
+    if data.protocol == "prompt-disjoint" and not prompts:
+        raise UserError(f"{table}: there are no prompts to keep apart; leave data.protocol out, or set random-image")
+    if data.protocol == "published":
+        return "prompt-disjoint" if prompts else "random-image"
+    return data.protocol
 
 
 def make_fold(number: int, protocol: str, subsets: Mapping[str, list[Sample]], place: Path) -> Fold:
@@ -149,6 +160,9 @@ def splits_folder(data: DataConfig) -> Path:
         remedy = f"there is {' and '.join(others)}: set data.protocol={others[0]}"
     elif facts.own:
         remedy = "set data.table to one CSV, or put the folds there as <fold>/train.csv, val.csv and test.csv"
+    elif data.protocol == "published" and not facts.published and not data.splits:
+        command = facts.make_folds.format(dataset=data.dataset, protocol="prompt-disjoint")
+        remedy = f"run: {command}, and set data.protocol=prompt-disjoint"
     elif data.splits or data.protocol == "published":
         remedy = f"run: python -m mgs prepare {data.dataset} --published FOLDER, or set data.protocol=prompt-disjoint"
     else:

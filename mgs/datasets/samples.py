@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgs.dimensions import DIMENSIONS, MOS_MAX, Dimension
+from mgs.errors import UserError
 
 OWN = "own"  # the protocol of a division that the user made
 END = MOS_MAX / 5  # if all MOS are within this of one end of 0-5, their scale is probably another one
@@ -18,7 +19,7 @@ class Sample:
 
     name: str  # as the table gives it, with forward slashes; what predictions.csv shows
     image: Path
-    prompt: str  # as given: "None" is text, and wrapping quotes stay
+    prompt: str  # as given: "None" is text, and wrapping quotes stay; blank where the table has none
     prompt_style: str  # keywords, hybrid or sentence
     targets: dict[Dimension, float]  # dimension -> MOS on 0-5; a user's own table may lack some
     subset: str = ""  # train, val or test, where a user's own table says so
@@ -49,3 +50,14 @@ def find_unused_scale(samples: Sequence[Sample]) -> str:
     if min(values) >= MOS_MAX - END:
         return f"no MOS below {min(values):.2f} on the scale of 0 to {MOS_MAX:g}"
     return ""
+
+
+def refuse_blank_prompts(samples: Sequence[Sample], method: str, needs_prompt: Collection[Dimension]) -> None:
+    """Raise a `UserError` for the first sample without a prompt that has MOS on a dimension which needs one.
+
+    `needs_prompt` are those of the method called `method`.
+    """
+    for sample in samples:
+        if not sample.prompt.strip() and (needed := [d for d in sample.targets if d in needs_prompt]):
+            problem = f"method {method} reads the prompt for {needed[0]}, and {sample.name} has none"
+            raise UserError(f"{problem}; fill in the prompts, or choose a method that does not read them, such as liqe")
