@@ -33,7 +33,7 @@ def dimensions_of(samples: Sequence[Sample]) -> tuple[Dimension, ...]:
 def describe_range(samples: Sequence[Sample]) -> str:
     """The lowest and highest MOS of each dimension, in words."""
     values = {d: [s.targets[d] for s in samples if d in s.targets] for d in dimensions_of(samples)}
-    return ", ".join(f"{dimension} {min(mos):.2f} to {max(mos):.2f}" for dimension, mos in values.items())
+    return ", ".join(f"{d} {min(mos) + 0.0:.2f} to {max(mos) + 0.0:.2f}" for d, mos in values.items())  # never -0.00
 
 
 def find_missing(samples: Sequence[Sample]) -> str:
@@ -59,5 +59,5 @@ def refuse_blank_prompts(samples: Sequence[Sample], method: str, needs_prompt: C
     """
     for sample in samples:
         if not sample.prompt.strip() and (needed := [d for d in sample.targets if d in needs_prompt]):
-            problem = f"method {method} reads the prompt for {needed[0]}, and {sample.name} has none"
+            problem = f"{sample.name}: no prompt, which method {method} reads for {needed[0]}"
             raise UserError(f"{problem}; fill in the prompts, or choose a method that does not read them, such as liqe")

@@ -177,9 +177,7 @@ def draw_sections(
     residuals = []
     if predictions["prompt"].str.strip().any():
         figure = draw_residuals(predictions, bin_lengths(predictions["prompt"]), "prompt length")
-        text = (
-            "Prediction minus MOS by the prompt's length; box: quartiles, line: 5 to 95 % of the images, tick: median"
-        )
+        text = f"Prediction minus MOS by the prompt's length; {BOXES}"
         residuals.append(make_plot("residuals_prompt_length", figure, text))
     generators = predictions["image"].map(lambda name: background.generators.get(name) or "unknown")
     largest = generators.value_counts().index[:MOST_GENERATORS]
