@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mgs.config import DataConfig
-from mgs.config_files import load_configs
+from mgs.config_files import load_runs
 from mgs.datasets.audit import audit_dataset
 from mgs.datasets.facts import DATASETS, find_generator
 from mgs.datasets.folds import find_folds
@@ -62,7 +62,7 @@ def test_it_is_prepared_audited_and_trained_without_naming_a_config(root, here):
     with pytest.raises(UserError, match=r"prepare AIGIQA-20K --protocol prompt-disjoint, and set data\.protocol="):
         find_folds(DataConfig(dataset="AIGIQA-20K", root=str(root)))
     prepare("AIGIQA-20K", root, protocol="prompt-disjoint")
-    (config,) = load_configs([])
+    ((config,),) = load_runs([])
     assert (config.name, config.data.protocol) == ("aigiqa20k", "prompt-disjoint")
     folds = find_folds(config.data)
     assert sorted(s.name for fold in folds[:5] for s in fold.test) == sorted(name for name, _, _ in ROWS)
