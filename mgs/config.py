@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from mgs.dimensions import MOS_MAX
+from mgs.dimensions import MOS_MAX, Dimension
 
 ImagePlace = Literal["auto", "ram", "disk", "gpu", "none"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -30,7 +30,7 @@ NOT_THE_RUN = (
 
 @dataclass
 class DataConfig:
-    dataset: str = "custom"  # a row of DATASETS: AGIQA-1K, AGIQA-3K, AIGCIQA2023, demo, or custom for a CSV of your own
+    dataset: str = "custom"  # a row of DATASETS, such as AGIQA-3K or demo; custom: a CSV of your own
     root: str = ""  # the folder that image paths start from
     table: str | None = None  # custom only: a CSV with image, prompt and any of the four dimensions
     splits: str | None = None  # folder with <fold>/{train,val,test}.csv; default <root>/splits/<protocol>
@@ -38,6 +38,8 @@ class DataConfig:
     fold_seed: int = 42  # decides the folds drawn from `table`; apart from `seed`, so runs of any seed share folds
     prompt_style: Literal["keywords", "hybrid", "sentence"] | None = None  # default: the dataset's own
     mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # worst and best of the table's scale
+    dimension: Dimension | None = None  # what a column mos or dmos judges; without prompts quality is the default
+    lower_better: bool | None = None  # true: the low end of mos_range is the best; null: as mos_range says
     on_bad_image: Literal["error", "skip"] = "error"
     allow_leaks: bool = False  # folds of your own: train although images are in train and test; every table says so
     cache: ImagePlace = "auto"  # where decoded images are kept; auto: GPU, RAM or disk, whichever has room
@@ -136,6 +138,11 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("data.fold_seed", data.fold_seed >= 0, "0 or more"),
         ("data.workers", data.workers >= 0, "0 or more"),
         ("data.mos_range", is_range(data.mos_range), "[worst, best], two different numbers"),
+        (
+            "data.lower_better",
+            data.lower_better is not False or not is_range(data.mos_range) or data.mos_range[0] < data.mos_range[1],
+            "true or left out, since data.mos_range names the higher number first, as the worst",
+        ),
         ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
         ("train.epochs", train.epochs >= 0, "0 or more"),
         ("train.batch_size", train.batch_size >= 1, "1 or more"),

@@ -21,6 +21,7 @@ SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no conf
     "AGIQA-1K": Path(CONFIGS, "agiqa1k.yaml"),
     "AGIQA-3K": Path(CONFIGS, "agiqa3k.yaml"),
     "AIGCIQA2023": Path(CONFIGS, "aigciqa2023.yaml"),
+    "AIGIQA-20K": Path(CONFIGS, "aigiqa20k.yaml"),
 }
 DEMO_CONFIG = Path(CONFIGS, "demo.yaml")
 DEMO_BANNER = """\

@@ -29,9 +29,9 @@ def test_defaults_are_the_papers(tmp_path):
     assert (config.views.antialias, config.views.layout) == (False, "grid")
     epochs = {
         name: load_config(REPOSITORY / f"configs/{name}.yaml").train.epochs
-        for name in ("agiqa1k", "agiqa3k", "aigciqa2023")
+        for name in ("agiqa1k", "agiqa3k", "aigciqa2023", "aigiqa20k")
     }
-    assert epochs == {"agiqa1k": 20, "agiqa3k": 15, "aigciqa2023": 15}
+    assert epochs == {"agiqa1k": 20, "agiqa3k": 15, "aigciqa2023": 15, "aigiqa20k": 15}
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_its_base(tmp_path):
@@ -207,10 +207,10 @@ def test_without_a_config_every_dataset_found_is_trained_and_else_the_demo(tmp_p
     (tmp_path / "data" / "AGIQA-3K" / ".DS_Store").touch()  # a folder that looks empty is no dataset
     assert [config.name for (config,) in load_runs([])] == ["demo"]
     capsys.readouterr()
-    for name in ("AIGCIQA2023", "AGIQA-1K", "AGIQA-3K"):
+    for name in ("AIGIQA-20K", "AIGCIQA2023", "AGIQA-1K", "AGIQA-3K"):
         (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name / "table.csv").touch()
-    assert [config.name for (config,) in load_runs([])] == ["agiqa1k", "agiqa3k", "aigciqa2023"]
+    assert [config.name for (config,) in load_runs([])] == ["agiqa1k", "agiqa3k", "aigciqa2023", "aigiqa20k"]
     assert capsys.readouterr().out == ""
     write(tmp_path, "seed: 5", "a.yaml")
     assert [(config.name, config.seed) for (config,) in load_runs(["a.yaml", "name=b.yaml"])] == [("b.yaml", 5)]

@@ -22,7 +22,7 @@ from mgs.config_files import load_runs, refuse_other_run
 from mgs.datasets.audit import Finding, audit
 from mgs.datasets.facts import facts_of, find_generator
 from mgs.datasets.folds import Fold, find_folds, read_pictures
-from mgs.datasets.samples import dimensions_of
+from mgs.datasets.samples import dimensions_of, refuse_blank_prompts
 from mgs.dimensions import DIMENSIONS, Prompt
 from mgs.engine.engine import cuts_for, make_engine
 from mgs.engine.loader import Loader
@@ -193,6 +193,8 @@ def compare(folders: Sequence[Path]) -> None:
 
 def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint) -> TestSets:
     """The folds with their test images read as the checkpoint's method takes them, audited."""
+    for fold in folds:
+        refuse_blank_prompts(fold.test, checkpoint.config.method, checkpoint.model.needs_prompt)
     cuts = cuts_for(checkpoint.model.backbone, checkpoint.config)
     images = ImageCache(Path(config.data.cache_folder), cuts)
     load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))

@@ -24,7 +24,8 @@ from mgs.config_files import load_config, load_runs, refuse_other_run, save_conf
 from mgs.datasets.audit import audit
 from mgs.datasets.facts import facts_of
 from mgs.datasets.folds import Fold, find_folds, read_pictures
-from mgs.datasets.samples import dimensions_of
+from mgs.datasets.make_folds import SUBSETS
+from mgs.datasets.samples import dimensions_of, refuse_blank_prompts
 from mgs.demo.write import write_demo
 from mgs.dimensions import Prompt
 from mgs.engine.engine import Engine, cuts_for, make_engine
@@ -84,6 +85,8 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold
     if not set(there) & set(method.gives):
         problem = f"gives {', '.join(method.gives)}, the data has MOS for {', '.join(there)}"
         raise UserError(f"{config.data.dataset}: method {config.method} {problem}; choose another of the two")
+    samples = [sample for fold in folds for subset in SUBSETS for sample in getattr(fold, subset)]
+    refuse_blank_prompts(samples, config.method, method.needs_prompt)
     cuts = cuts_for(method.backbone, config)
     images = caches.setdefault(cuts, ImageCache(Path(config.data.cache_folder), cuts))
     load = partial(images.fill, place=config.data.cache, device=device)
