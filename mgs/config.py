@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from mgs.dimensions import MOS_MAX
+from mgs.dimensions import MOS_MAX, Dimension
 
 ImagePlace = Literal["auto", "ram", "disk", "gpu", "none"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -30,7 +30,7 @@ NOT_THE_RUN = (
 
 @dataclass
 class DataConfig:
-    dataset: str = "custom"  # a row of DATASETS: AGIQA-1K, AGIQA-3K, AIGCIQA2023, demo, or custom for a CSV of your own
+    dataset: str = "custom"  # a row of DATASETS, such as AGIQA-3K or demo; custom: a CSV of your own
     root: str = ""  # the folder that image paths start from
     table: str | None = None  # custom only: a CSV with image, prompt and any of the four dimensions
     splits: str | None = None  # folder with <fold>/{train,val,test}.csv; default <root>/splits/<protocol>
@@ -38,6 +38,8 @@ class DataConfig:
     fold_seed: int = 42  # decides the folds drawn from `table`; apart from `seed`, so runs of any seed share folds
     prompt_style: Literal["keywords", "hybrid", "sentence"] | None = None  # default: the dataset's own
     mos_range: list[float] = field(default_factory=lambda: [0.0, MOS_MAX])  # worst and best of the table's scale
+    dimension: Dimension | None = None  # what a column mos or dmos judges; without prompts quality is the default
+    lower_better: bool | None = None  # true: the low end of mos_range is the best; null: as mos_range says
     on_bad_image: Literal["error", "skip"] = "error"
     allow_leaks: bool = False  # folds of your own: train although images are in train and test; every table says so
     cache: ImagePlace = "auto"  # where decoded images are kept; auto: GPU, RAM or disk, whichever has room
@@ -61,10 +63,11 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    epochs: int = 15
+    epochs: int = 15  # 0: nothing trains; the weights are tested as they are
     batch_size: int = 12
     lr: float = 5e-6
-    final_lr: float = 5e-7
+    final_lr: float = 5e-7  # where the cosine ends
+    wave_epochs: int | None = None  # IPCE's and LIQE's own schedule has 5: lr falls to 0 in as many, and rises again
     head_lr: float | None = None  # of what a method has besides its backbone, such as MGS's alpha; default: lr
     weight_decay: float = 5e-4
     clip_gradient: float | None = 1.0  # null: never clipped
@@ -135,11 +138,17 @@ def find_impossible_values(config: Config) -> list[tuple[str, str]]:
         ("data.fold_seed", data.fold_seed >= 0, "0 or more"),
         ("data.workers", data.workers >= 0, "0 or more"),
         ("data.mos_range", is_range(data.mos_range), "[worst, best], two different numbers"),
+        (
+            "data.lower_better",
+            data.lower_better is not False or not is_range(data.mos_range) or data.mos_range[0] < data.mos_range[1],
+            "true or left out, since data.mos_range names the higher number first, as the worst",
+        ),
         ("model.frozen_blocks", 0 <= model.frozen_blocks <= 1, "a share, from 0 to 1"),
-        ("train.epochs", train.epochs >= 1, "1 or more"),
+        ("train.epochs", train.epochs >= 0, "0 or more"),
         ("train.batch_size", train.batch_size >= 1, "1 or more"),
         ("train.lr", is_positive(train.lr), "a number above 0"),
         ("train.final_lr", 0 <= train.final_lr <= train.lr, "from 0 to train.lr"),
+        ("train.wave_epochs", train.wave_epochs is None or train.wave_epochs >= 1, "1 or more, or null"),
         (
             "train.head_lr",
             train.head_lr is None or (is_positive(train.head_lr) and train.head_lr >= train.final_lr),

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import mgs
 from mgs.config import NOT_THE_RUN, Config, ViewsConfig, differing_keys, find_impossible_values, flatten
+from mgs.config_layers import CONFIGS, find_shipped, read_layers, read_words
 from mgs.errors import UserError
 from mgs.files import whole_file
 from mgs.methods.table import METHODS, choose_cuts
 from mgs.renamed_keys import with_new_names
 
-CONFIGS = "configs"  # the folder of configs that ship: at the root of a checkout, in the package once installed
 SHIPPED_CONFIGS = {  # dataset folder under data/ -> what trains it when no config is named
     "AGIQA-1K": Path(CONFIGS, "agiqa1k.yaml"),
     "AGIQA-3K": Path(CONFIGS, "agiqa3k.yaml"),
     "AIGCIQA2023": Path(CONFIGS, "aigciqa2023.yaml"),
+    "AIGIQA-20K": Path(CONFIGS, "aigiqa20k.yaml"),
 }
 DEMO_CONFIG = Path(CONFIGS, "demo.yaml")
 DEMO_BANNER = """\
@@ -38,18 +38,13 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Without a file the words alone are laid over the defaults, and must give a name or a table. An unknown key, a wrong
     type or an impossible value raises a `UserError` naming the place and the key.
     """
-    words = read_words(overrides)
-    layers = [("command line", words)]
-    if path:
-        own = read_yaml(path)
-        named = words.get("base")
-        base = find_shipped(Path(str(named))) if named else base_of(path, own)
-        bases = read_bases(base, [path]) if base else []
-        layers = [*bases, (str(path), own), *layers]
+    layers = read_layers(path, overrides)
     without = [source for source, layer in layers if OmegaConf.select(layer, "model.patches") is False]
     layers = [(source, with_new_names(source, layer)) for source, layer in layers]
     drop_other_options(layers)
-    merged = schema_for(layers)
+    method = method_of(layers)
+    layers = [(f"method {method}", OmegaConf.create(dict(METHODS[method].defaults))), *layers]
+    merged = schema_for(method)
     for source, layer in layers:
         try:
             merged = OmegaConf.merge(merged, layer)
@@ -67,11 +62,34 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     config.name = config.name or (path.stem if path else Path(config.data.table or "").stem)
     config.base = None  # its values are in the config now
     config.options = config.options or METHODS[config.method].options()  # an empty section
-    for key, problem in find_impossible_values(config):
+    problems = find_impossible_values(config)
+    if METHODS[method].trains == "nothing" and config.train.epochs:
+        problems.append(("train.epochs", f"must be 0, since {method} trains nothing"))
+    for key, problem in problems:
         set_by = [place for place, layer in layers if OmegaConf.select(layer, key) is not None]
         source = set_by[-1] if set_by else str(path)
         raise UserError(f"{source}: {key}={OmegaConf.select(merged, key)}: {problem}")
     return config
+
+
+def load_run(path: Path | None, overrides: Sequence[str] = ()) -> list[Config]:
+    """A run's config; or, where `options.target` lists several targets, one config for each.
+
+    Those train into folders of their own within the run's, which are called like the targets.
+    """
+    layers = read_layers(path, overrides)
+    drop_other_options(layers)
+    targets = [OmegaConf.select(layer, "options.target") for _, layer in layers]
+    listed = next((target for target in reversed(targets) if target is not None), None)
+    if listed is None or not OmegaConf.is_list(listed):
+        return [load_config(path, overrides)]
+    named = list(map(str, listed))
+    if not named or len(set(named)) < len(named):
+        raise UserError(f"{path or 'command line'}: options.target={named}: name one target or more, each once")
+    parts = [load_config(path, [*overrides, f"options.target={target}"]) for target in named]
+    if len(parts) == 1:
+        return parts
+    return [replace(part, runs=str(part.run_folder), name=target) for part, target in zip(parts, named, strict=True)]
 
 
 def config_of(content: Any) -> Config:
@@ -86,7 +104,8 @@ def config_of(content: Any) -> Config:
             if "${" in f"{key}{value}":
                 raise ValueError(f"{key}: refers to something outside")
         layer = with_new_names("config", OmegaConf.create(content))
-        config: Config = OmegaConf.to_object(OmegaConf.merge(schema_for([("method", layer)]), layer))  # type: ignore[assignment]
+        method = method_of([("method", layer)])
+        config: Config = OmegaConf.to_object(OmegaConf.merge(schema_for(method), layer))  # type: ignore[assignment]
         fill_views(config)
     except (OmegaConfBaseException, TypeError, AttributeError, RecursionError, UserError) as error:
         raise ValueError(" ".join(str(error).split())) from None
@@ -106,14 +125,19 @@ def drop_other_options(layers: Sequence[tuple[str, DictConfig]]) -> None:
                 below.pop("options", None)
 
 
-def schema_for(layers: Sequence[tuple[str, DictConfig]]) -> Any:
-    """The defaults, with the options of the method that the last of the layers to do so names."""
+def method_of(layers: Sequence[tuple[str, DictConfig]]) -> str:
+    """The method that the last of the layers to do so names; an unknown one is a `UserError`."""
     source, method = next(
         ((s, layer["method"]) for s, layer in reversed(layers) if layer.get("method") is not None), ("", "mgs")
     )
     if str(method) not in METHODS:
         raise UserError(f"{source}: method={method}: no such method; choose from {', '.join(METHODS)}")
-    return OmegaConf.structured(Config(options=METHODS[str(method)].options()))
+    return str(method)
+
+
+def schema_for(method: str) -> Any:
+    """Every key with its type and default, and the method's own options."""
+    return OmegaConf.structured(Config(options=METHODS[method].options()))
 
 
 def fill_views(config: Config) -> None:
@@ -123,8 +147,10 @@ def fill_views(config: Config) -> None:
     config.views = ViewsConfig(layout, cuts.antialias)
 
 
-def load_configs(argv: Sequence[str]) -> list[Config]:
-    """The configs that a command line asks for: its YAML files, each with the `key=value` words laid over it.
+def load_runs(argv: Sequence[str]) -> list[list[Config]]:
+    """The runs that a command line asks for, as `load_run` gives them, of its YAML files.
+
+    The `key=value` words are laid over each of them.
 
     Without a file: one config of the words alone, if they name the user's own table; else the shipped config of every
     dataset found under data/ of the working directory; else the demo's, with a banner.
@@ -133,68 +159,15 @@ def load_configs(argv: Sequence[str]) -> list[Config]:
     overrides = [word for word in argv if word not in files]
     words = read_words(overrides)
     if not files and OmegaConf.select(words, "data.table"):
-        return [load_config(None, overrides)]
+        return [load_run(None, overrides)]
     paths = [find_shipped(Path(file)) for file in files]
     if not paths:
         there = [file for name, file in SHIPPED_CONFIGS.items() if any(Path("data", name).glob("[!.]*"))]
         paths = [find_shipped(file) for file in there or [DEMO_CONFIG]]
-    configs = [load_config(path, overrides) for path in paths]
+    runs = [load_run(path, overrides) for path in paths]
     if not files and paths == [find_shipped(DEMO_CONFIG)]:
         print(DEMO_BANNER, flush=True)
-    return configs
-
-
-def find_shipped(path: Path) -> Path:
-    """The path itself; or, if it is configs/... and does not exist, the shipped config of that name."""
-    package = Path(mgs.__file__).parent
-    for root in (package, package.parent):
-        if not os.path.exists(path) and path.parts[:1] == (CONFIGS,) and os.path.exists(root / path):
-            return root / path
-    return path
-
-
-def read_yaml(path: Path) -> DictConfig:
-    """One YAML file as a mapping; a missing, malformed or non-mapping file is a `UserError`."""
-    try:
-        content = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such config file; see configs/ for those that ship") from None
-    except Exception as error:  # PyYAML's errors and OSError have no common base; each says what is wrong with the file
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, DictConfig):
-        raise UserError(f"{path}: a config is a mapping of keys to values, this is not")
-    try:
-        OmegaConf.resolve(content)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from None
-    return content
-
-
-def base_of(path: Path, content: DictConfig) -> Path | None:
-    """The YAML that this one changes, if it names one."""
-    return path.parent / str(content["base"]) if content.get("base") else None
-
-
-def read_bases(path: Path, seen: list[Path]) -> list[tuple[str, DictConfig]]:
-    """A base and its own bases, the deepest first; a file that is its own base is a `UserError`."""
-    if path.resolve() in [one.resolve() for one in seen]:
-        raise UserError(f"{seen[-1]}: base: {path} is among its own bases; name another")
-    content = read_yaml(path)
-    deeper = base_of(path, content)
-    return [*(read_bases(deeper, [*seen, path]) if deeper else []), (str(path), content)]
-
-
-def read_words(words: Sequence[str]) -> DictConfig:
-    """`key=value` words of a command line as a mapping."""
-    for word in words:
-        if "=" not in word:
-            raise UserError(f"command line: {word!r} is neither a .yaml file nor key=value")
-    try:
-        content = OmegaConf.from_dotlist(list(words))
-        OmegaConf.resolve(content)
-    except Exception as error:  # PyYAML parses the values and raises its own errors
-        raise UserError(f"command line: {' '.join(str(error).split())}") from None
-    return content
+    return runs
 
 
 def explain(error: Exception, merged: Any, layer: DictConfig) -> str:

@@ -101,7 +101,16 @@ def liqe(model, picture, form):
     for _, text in texts:
         vector = text_vector(model, text)
         logits.append(sum(scale * view @ vector for view in views) / 15)
-    return sum((i + 1) * p for (i, _), p in zip(texts, softmax(logits), strict=True))  # 1-5
+    shares = softmax(logits)
+    if form == "full":  # the likeliest scene and distortion too
+
+        def share(part):
+            return sum(p for (_, text), p in zip(texts, shares, strict=True) if part in text)
+
+        scene = max(scenes, key=lambda name: share(f" a {name} "))
+        distortion = max(distortions, key=lambda name: share(f"with {name} art"))
+        return sum((i + 1) * p for (i, _), p in zip(texts, shares, strict=True)), scene, distortion
+    return sum((i + 1) * p for (i, _), p in zip(texts, shares, strict=True))  # 1-5
 
 
 def centre_view(picture, size=224):
@@ -113,6 +122,22 @@ def centre_view(picture, size=224):
 def clip_iqa(model, picture, better, worse):
     view, scale = image_vector(model, centre_view(picture)), math.exp(model.logit_scale.item())
     return softmax([scale * view @ text_vector(model, text) for text in (better, worse)])[0]  # 0-1
+
+
+def clip_iqa_plus(model, picture, context):
+    """`context` (16, W) stands half before and half after each pair's words; the probability of the better one."""
+    view, scale = image_vector(model, centre_view(picture)), math.exp(model.logit_scale.item())
+    logits = []
+    for first in (886, 2103):  # good, bad
+        numbers = torch.zeros(1, 77, dtype=torch.int64)
+        numbers[0, :21] = torch.tensor([49406, *[343] * 8, first, 1125, 852, *[343] * 8, 49407])
+        with torch.no_grad():
+            x = model.token_embedding(numbers)
+            x[0, 1:9], x[0, 12:20] = context[:8], context[8:]
+            x = model.transformer((x + model.positional_embedding).permute(1, 0, 2)).permute(1, 0, 2)
+            vector = (model.ln_final(x)[0, 20] @ model.text_projection).double().numpy()
+        logits.append(scale * view @ (vector / np.linalg.norm(vector)))
+    return softmax(logits)[0]
 
 
 def clip_score(model, picture, prompt):

@@ -84,7 +84,7 @@ WRONG = {
     "damaged image": (lambda f: (f / "2.jpg").write_bytes(b"text"), [], ["2.jpg", "data.on_bad_image=skip"]),
     "unknown key": (nothing, ["train.lrr=1"], ["command line", "train.lrr", "unknown key"]),
     "wrong type": (nothing, ["train.epochs=few"], ["command line", "train.epochs", "few"]),
-    "impossible value": (nothing, ["train.epochs=0"], ["command line", "train.epochs=0", "1 or more"]),
+    "impossible value": (nothing, ["train.epochs=-1"], ["command line", "train.epochs=-1", "0 or more"]),
     "unknown dataset": (nothing, ["data.dataset=AGIQA-9K"], ["AGIQA-9K", "AGIQA-3K"]),
     "unknown fold": (nothing, ["folds=[11]"], ["11", "1, 2, 3"]),
     "absent CLIP": (nothing, ["model.clip=no/clip.pt"], ["model.clip=no/clip.pt", "no such file", "demo"]),

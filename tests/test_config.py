@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from mgs.config import Config, ViewsConfig, differing_keys
-from mgs.config_files import config_of, load_config, load_configs, save_config
+from mgs.config_files import config_of, load_config, load_runs, save_config
 from mgs.errors import UserError
 from mgs.methods.mgs import MGSOptions
 
@@ -29,9 +29,9 @@ def test_defaults_are_the_papers(tmp_path):
     assert (config.views.antialias, config.views.layout) == (False, "grid")
     epochs = {
         name: load_config(REPOSITORY / f"configs/{name}.yaml").train.epochs
-        for name in ("agiqa1k", "agiqa3k", "aigciqa2023")
+        for name in ("agiqa1k", "agiqa3k", "aigciqa2023", "aigiqa20k")
     }
-    assert epochs == {"agiqa1k": 20, "agiqa3k": 15, "aigciqa2023": 15}
+    assert epochs == {"agiqa1k": 20, "agiqa3k": 15, "aigciqa2023": 15, "aigiqa20k": 15}
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_its_base(tmp_path):
@@ -63,7 +63,7 @@ def test_every_ablation_changes_one_thing_in_the_model_its_options_or_the_views(
         ("train: {lrr: 1}", [], ["run.yaml", "train.lrr", "unknown key", "lr, final_lr"]),
         ("colour: 1", [], ["run.yaml", "colour", "unknown key", "seed"]),
         ("train: {epochs: many}", [], ["run.yaml", "train.epochs", "many"]),
-        ("train: {epochs: 0}", [], ["run.yaml", "train.epochs=0", "1 or more"]),
+        ("train: {epochs: -1}", [], ["run.yaml", "train.epochs=-1", "0 or more"]),
         ("views: {layout: spiral}", [], ["run.yaml", "views.layout", "spiral", "grid"]),
         ("", ["train.lr=-1"], ["command line", "train.lr=-1", "above 0"]),
         ("", ["train.lr=.nan"], ["command line", "train.lr", "above 0"]),
@@ -200,35 +200,35 @@ def test_any_possible_config_survives_saving(tmp_path_factory, lr, epochs, tempe
 
 def test_without_a_config_every_dataset_found_is_trained_and_else_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (demo,) = load_configs(["seed=3"])
+    ((demo,),) = load_runs(["seed=3"])
     assert (demo.name, demo.seed) == ("demo", 3)
     assert "data/README.md" in capsys.readouterr().out
     (tmp_path / "data" / "AGIQA-3K").mkdir(parents=True)
     (tmp_path / "data" / "AGIQA-3K" / ".DS_Store").touch()  # a folder that looks empty is no dataset
-    assert [config.name for config in load_configs([])] == ["demo"]
+    assert [config.name for (config,) in load_runs([])] == ["demo"]
     capsys.readouterr()
-    for name in ("AIGCIQA2023", "AGIQA-1K", "AGIQA-3K"):
+    for name in ("AIGIQA-20K", "AIGCIQA2023", "AGIQA-1K", "AGIQA-3K"):
         (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name / "table.csv").touch()
-    assert [config.name for config in load_configs([])] == ["agiqa1k", "agiqa3k", "aigciqa2023"]
+    assert [config.name for (config,) in load_runs([])] == ["agiqa1k", "agiqa3k", "aigciqa2023", "aigiqa20k"]
     assert capsys.readouterr().out == ""
     write(tmp_path, "seed: 5", "a.yaml")
-    assert [(config.name, config.seed) for config in load_configs(["a.yaml", "name=b.yaml"])] == [("b.yaml", 5)]
+    assert [(config.name, config.seed) for (config,) in load_runs(["a.yaml", "name=b.yaml"])] == [("b.yaml", 5)]
 
 
 def test_what_ships_is_found_from_any_folder_and_what_is_there_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (ablation,) = load_configs(["configs/ablations/no-fragments.yaml", "base=configs/demo.yaml"])
+    ((ablation,),) = load_runs(["configs/ablations/no-fragments.yaml", "base=configs/demo.yaml"])
     assert (ablation.data.dataset, ablation.options.correspondence) == ("demo", "whole")
     (tmp_path / "configs").mkdir()
     write(tmp_path, "seed: 7", "configs/demo.yaml")
-    assert load_configs([])[0].seed == 7
+    assert load_runs([])[0][0].seed == 7
 
 
 def test_a_table_named_on_the_command_line_needs_no_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "AGIQA-3K" / "images").mkdir(parents=True)  # which would be trained otherwise
-    (config,) = load_configs(["data.table=my/mos.csv"])
+    ((config,),) = load_runs(["data.table=my/mos.csv"])
     assert (config.name, config.data.dataset, config.data.table) == ("mos", "custom", "my/mos.csv")
-    (config,) = load_configs(["data.table=my/mos.csv", "name=x"])
+    ((config,),) = load_runs(["data.table=my/mos.csv", "name=x"])
     assert config.name == "x"

@@ -267,7 +267,7 @@ def test_missing_table_and_unknown_dataset_are_errors_with_a_remedy(tmp_path: Pa
 
 
 def test_table_of_facts_has_every_dataset_with_its_default_folder() -> None:
-    assert list(DATASETS) == ["AGIQA-1K", "AGIQA-3K", "AIGCIQA2023", "demo", "custom"]
+    assert list(DATASETS) == ["AGIQA-1K", "AGIQA-3K", "AIGCIQA2023", "AIGIQA-20K", "demo", "custom"]
     assert {name: facts.root for name, facts in DATASETS.items() if facts.root} == {
-        name: f"data/{name}" for name in ("AGIQA-1K", "AGIQA-3K", "AIGCIQA2023", "demo")
+        name: f"data/{name}" for name in ("AGIQA-1K", "AGIQA-3K", "AIGCIQA2023", "AIGIQA-20K", "demo")
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import method_oracles as oracles
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import random_clip
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mgs.backbones.clip import CLIPBackbone
-from mgs.backbones.openai import openai_clip
+from mgs.backbones.openai import build_clip, openai_clip, read_state_dict
 from mgs.cli import app
 from mgs.config import Config, ModelConfig, TrainConfig
 from mgs.config_files import load_config
@@ -35,6 +36,7 @@ from mgs.methods.table import METHODS, make_method
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
 from mgs.scoring.scorer import Scorer
+from mgs.training.find_checkpoint import newest_checkpoint
 from mgs.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "methods"
@@ -81,8 +83,11 @@ def test_ipce_equals_its_plain_form(clip, pictures, name):
 @pytest.mark.parametrize("name", ["square", "wide", "large"])
 @pytest.mark.parametrize("form", ["quality", "full"])
 def test_liqe_equals_its_plain_form(clip, pictures, name, form):
-    found = score(engine_of(clip, "liqe", LIQEOptions("quality", form)), pictures / f"{name}.png")
-    expected = oracles.liqe(clip, Image.open(pictures / f"{name}.png"), form)
+    engine, path = engine_of(clip, "liqe", LIQEOptions("quality", form)), pictures / f"{name}.png"
+    found, expected = score(engine, path), oracles.liqe(clip, Image.open(path), form)
+    if form == "full":
+        expected, *named = expected
+        assert [words[int(found.pop(label))] for label, words in engine.method.labels.items()] == named
     assert found == {"quality": pytest.approx(1.25 * (expected - 1), abs=5e-5)}  # 1-5 on 0-5
 
 
@@ -92,6 +97,7 @@ def test_clip_iqa_and_clip_score_equal_their_plain_forms(clip, pictures, name):
     picture = Image.open(path)
     pairs = {"quality": ("Good photo.", "Bad photo."), "authenticity": ("Natural photo.", "Synthetic photo.")}
     expected = {dimension: 5 * oracles.clip_iqa(clip, picture, *pair) for dimension, pair in pairs.items()}
+    expected["overall"] = expected["quality"]
     assert score(engine_of(clip, "clip-iqa"), path) == pytest.approx(expected, abs=5e-5)
     expected = 2 * oracles.clip_score(clip, picture, PROMPT)  # 0-2.5 on 0-5
     assert score(engine_of(clip, "clip-score"), path) == {"correspondence": pytest.approx(expected, abs=5e-5)}
@@ -248,8 +254,10 @@ def test_published_weights_score_through_the_command_and_say_what_they_are(
         out = capsys.readouterr().out
         found[file] = float(re.search(r"quality +([\d.]+)", out)[1])
         assert "correspondence" not in out
+        _, *named = oracles.liqe(clip, Image.open(path), "full")
+        assert re.findall(r"^(?:scene|distortion) +(.+)$", out, re.M) == named
         assert f"LIQE with {file}" in out
-    expected = 1.25 * (oracles.liqe(clip, Image.open(path), "full") - 1)
+    expected = 1.25 * (oracles.liqe(clip, Image.open(path), "full")[0] - 1)
     assert found["bare.pt"] == found["prefixed.pt"] == pytest.approx(expected, abs=0.006)
     assert found["half.pt"] == pytest.approx(expected, abs=0.02)
     with pytest.raises(UserError, match=r"options\.frm: unknown key; known here: target, form"):
@@ -298,9 +306,65 @@ def test_one_model_for_one_target_is_trained_resumed_and_tested(here, method):
     assert all(torch.equal(one[name], other[name]) for name in one)  # random windows too are the same again
 
 
+def test_several_targets_are_a_model_each_in_one_run_and_one_report(here, capsys):
+    words = ["own.yaml", "method=liqe", "folds=[1]", "train.epochs=1", "train.lr=1e-4", "name=both"]
+    several = [*words, "options.target=[quality,correspondence]"]
+    training.main(several)
+    testing.main(several)
+    (table,) = (here / "runs/both/report").glob("predictions_*.csv")
+    together = pd.read_csv(table)
+    for target in ("quality", "correspondence"):
+        alone = [*words[:-1], f"options.target={target}", f"name=only-{target}"]
+        training.main(alone)
+        testing.main(alone)
+        (table,) = (here / f"runs/only-{target}/report").glob("predictions_*.csv")
+        assert pd.read_csv(table)[f"{target}_pred"].tolist() == together[f"{target}_pred"].tolist()
+        assert Scorer.load(here / "runs/both" / target, device="cpu").scored == (target,)
+    with pytest.raises(UserError, match=r"a run for each of several targets; name one: .*correspondence, .*quality"):
+        Scorer.load(here / "runs/both", device="cpu")
+    with pytest.raises(UserError, match=r"runs/both: runs/both/correspondence holds another run; say name=ANOTHER"):
+        training.main([*words, "options.target=quality"])
+    for targets in ("[]", "[quality,quality]"):
+        with pytest.raises(UserError, match=r"options\.target=.*: name one target or more, each once"):
+            training.main([*words, f"options.target={targets}"])
+    capsys.readouterr()
+    training.main(several)
+    assert capsys.readouterr().out.count("finished already, kept") == 2
+
+
+def test_a_method_that_trains_nothing_is_tested_as_it_is(here):
+    words = ["own.yaml", "method=clip-score", "folds=[1]", "train.epochs=0", "name=bare"]
+    training.main(words)
+    testing.main(words)
+    (table,) = (here / "runs/bare/report").glob("predictions_*.csv")
+    row = pd.read_csv(table).iloc[0]
+    picture = Image.open(here / row["image"])
+    model = build_clip(read_state_dict(here / "clip.safetensors", "clip"), "clip")
+    cosine = oracles.image_vector(model, oracles.centre_view(picture, model.visual.input_resolution))
+    expected = 5 * max(cosine @ oracles.text_vector(model, "A photo depicts " + row["prompt"]), 0)
+    assert row["correspondence_pred"] == pytest.approx(expected, abs=1e-4)
+    scorer = Scorer.load(here / "runs/bare", device="cpu")
+    assert "never trained on MOS" in scorer.score(here / "3.png", "a wall").status
+    assert newest_checkpoint(here / "runs") is None  # scoring without a checkpoint wants a trained one
+    assert "Nothing was trained" in (here / "runs/bare/report/table_custom_random-image.md").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=r"train\.epochs=2: must be 0, since clip-score trains nothing"):
+        training.main([*words[:-2], "train.epochs=2"])
+
+
+def test_a_method_brings_its_own_defaults_which_files_and_words_change(here):
+    assert load_config(None, ["name=x", "method=ipce"]).train.clip_gradient is None
+    config = load_config(here / "own.yaml", ["method=ipce", "train.batch_size=5"])
+    assert (config.train.batch_size, config.model.frozen_blocks, config.train.weight_decay) == (5, 0, 1e-3)
+    assert load_config(here / "own.yaml").train.weight_decay == 5e-4
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_configs_name_a_target_that_the_dataset_has(path):
     config = load_config(path)
-    assert config.method == path.stem.split("-")[0]
-    assert config.options.target in DATASETS[config.data.dataset].dimensions
-    assert (config.model.frozen_blocks, config.train.clip_gradient) == (0, None)
+    assert path.stem.startswith(f"{config.method}-a")
+    there = DATASETS[config.data.dataset].dimensions
+    if hasattr(config.options, "target"):
+        assert config.options.target in there
+        assert path.stem.endswith(config.options.target) or len(there) == 1
+    assert bool(config.train.epochs) == (METHODS[config.method].trains != "nothing")
+    assert config.train.clip_gradient is None or not config.train.epochs

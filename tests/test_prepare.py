@@ -11,7 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from mgs.config import DataConfig
-from mgs.datasets import folds as splits
+from mgs.datasets import write_folds as splits
 from mgs.datasets.facts import DATASETS
 from mgs.datasets.folds import find_folds
 from mgs.datasets.prepare import prepare, read_official

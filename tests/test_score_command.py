@@ -26,7 +26,7 @@ from mgs.files import locked
 from mgs.methods.table import make_method
 from mgs.methods.templates import QUALITY_WORDS
 from mgs.scoring import jobs
-from mgs.scoring.score import COLUMNS
+from mgs.scoring.score import columns
 from mgs.scoring.scorer import Scorer
 from mgs.scoring.wording import level_word
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, save_checkpoint
@@ -83,7 +83,7 @@ def test_files_folders_and_patterns_give_rows_in_order(folder):
     rows = read(result.stdout)
     assert "scored by zero-shot clip.safetensors" in result.stderr
     assert [row["image"] for row in rows] == ["more/b.png", "more/deep/a.png", "2.png", "4.png", "5.png"]
-    assert list(rows[0]) == COLUMNS
+    assert list(rows[0]) == columns()
     for words in (["nothing*.png"], [folder / "more" / "empty"]):
         (folder / "more" / "empty").mkdir(exist_ok=True)
         assert isinstance(mgs(*words).exception, UserError)
@@ -186,7 +186,7 @@ def test_a_table_becomes_a_table(folder, suffix):
     assert "10 of 10 images scored by zero-shot clip.safetensors" in result.output
     readers = {"csv": pd.read_csv, "jsonl": lambda p: pd.read_json(p, lines=True), "parquet": pd.read_parquet}
     table = readers[suffix](out)
-    assert list(table) == COLUMNS
+    assert list(table) == columns()
     assert table["prompt"].tolist() == [f'a wall, number "{i}"' for i in range(10)]
     expected = Scorer.zero_shot("clip.safetensors").score_many(
         [f"{i}.png" for i in range(10)], table["prompt"].tolist()

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from mgs.backbones.openai import token_numbers
 from mgs.config import DataConfig
-from mgs.datasets.folds import Fold, content_sha256, find_folds, make_folds, read_pictures, write_folds, write_samples
+from mgs.datasets.folds import Fold, content_sha256, find_folds, make_folds, read_pictures
 from mgs.datasets.read_table import read_table
 from mgs.datasets.samples import Sample
+from mgs.datasets.write_folds import write_folds, write_samples
 from mgs.errors import UserError
 from mgs.prompts import clean_prompt, prompt_key
 

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mgs"
 GROUND = {
     "config",
+    "config_layers",
     "dimensions",
     "errors",
     "files",
@@ -32,6 +33,7 @@ MAY_IMPORT = {
     "renamed_keys": {"errors"},
     "errors": {"interrupts", "safe_text"},
     "config": {"dimensions"},
+    "config_layers": {"errors"},
     "files": {"errors"},
     "machine": {"errors"},
     "images": GROUND,

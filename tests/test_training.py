@@ -354,7 +354,7 @@ def test_a_table_with_a_division_of_its_own_and_missing_mos_is_trained_and_teste
 def test_the_learning_rate_falls_by_a_cosine_over_exactly_the_runs_steps():
     model = Constant()
     model.backbone, model.head = nn.Linear(1, 1), nn.Linear(1, 1)  # a head may be a module too
-    optimizer, schedule = make_optimizer(model, TrainConfig(lr=1.0, final_lr=0.1, head_lr=0.5), steps=10)
+    optimizer, schedule = make_optimizer(model, TrainConfig(lr=1.0, final_lr=0.1, head_lr=0.5, epochs=5), epoch_steps=2)
     rates = []
     for _ in range(11):
         rates.append([group["lr"] for group in optimizer.param_groups])
@@ -366,6 +366,24 @@ def test_the_learning_rate_falls_by_a_cosine_over_exactly_the_runs_steps():
         assert head == pytest.approx(0.1 + 0.4 * cosine)
     assert [len(group["params"]) for group in optimizer.param_groups] == [2, 3]
     assert optimizer.param_groups[0]["weight_decay"] == 5e-4
+
+
+def test_the_learning_rate_may_be_the_authors_wave_without_epochs_at_zero():
+    model = Constant()
+    model.backbone = nn.Linear(1, 1)
+    optimizer, schedule = make_optimizer(model, TrainConfig(lr=5e-6, wave_epochs=5), epoch_steps=2)
+    theirs = torch.optim.SGD([torch.zeros(1)], lr=5e-6)  # as IPCE's and LIQE's loops have it
+    wave = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=5)
+    for _ in range(30):
+        if theirs.param_groups[0]["lr"] < 1e-18:
+            theirs.step()
+            wave.step()
+        for _ in range(2):
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-6)
+            optimizer.step()
+            schedule.step()
+        theirs.step()
+        wave.step()
 
 
 def four_pictures(own_set, **options):

@@ -86,6 +86,8 @@ class TextEncoder:
 
         `packed` are the same texts, packed and on the device, for training, where all of them are computed.
         """
+        if not texts:
+            return torch.empty(0, 0)
         if self.trains:
             return self.train(texts, packed or self.pack(texts))
         return torch.stack(

@@ -11,7 +11,7 @@ from mgs.errors import UserError
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="AGIQA-1K, AGIQA-3K or AIGCIQA2023")],
+    dataset: Annotated[str, typer.Argument(help="AGIQA-1K, AGIQA-3K, AIGCIQA2023 or AIGIQA-20K")],
     root: Annotated[Path | None, typer.Option(help="where the download lies; default data/DATASET")] = None,
     protocol: Annotated[str | None, typer.Option(help="prompt-disjoint, the default, or random-image")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="decides the folds; default 42")] = None,

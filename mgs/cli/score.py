@@ -29,7 +29,8 @@ def score(
 ) -> None:
     """Score images; exit code 1 if any could not be scored."""
     from mgs.progress_bar import progress
-    from mgs.scoring.jobs import as_row, collect_images, read_items, run_job, show_score, write_csv
+    from mgs.scoring.jobs import collect_images, read_items, run_job, show_score, write_csv
+    from mgs.scoring.score import as_row, columns
 
     if bool(images) == bool(table):
         raise UserError("score: name images, or a table of them with --table; one of the two")
@@ -52,7 +53,8 @@ def score(
         if len(items) == 1:
             print(show_score(items[0], scores[0], scorer))
         else:
-            write_csv(map(as_row, items, scores), sys.stdout)
+            rows = (as_row(item.image, item.prompt, one) for item, one in zip(items, scores, strict=True))
+            write_csv(rows, sys.stdout, columns(scorer.model.labels))
             print(f"scored by {scorer.name}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CHECKPOINT_HELP = "a checkpoint file, its fold or run folder; default: the newest under runs/ that saw real images"
 DEFAULT_CLIP = "ViT-B/16"
 CLIP_HELP = f"a bare CLIP, zero-shot: an OpenAI name, a local file, or demo; --zero-shot alone is {DEFAULT_CLIP}"
-METHOD_HELP = "score by ipce, liqe, clip-iqa or clip-score with the weights of --clip, in place of a checkpoint"
+METHOD_HELP = "score by another method (ipce, liqe, clip-iqa, clip-iqa-plus, clip-score) with the weights of --clip"
 SETTINGS_HELP = "device=..., precision=..., or with --method options.NAME=..."
 STYLE_HELP = "keywords, hybrid or sentence; default: the checkpoint's, else sentence"
 MAY_BE_SET = ("device", "precision")
@@ -53,7 +53,7 @@ def open_scorer(
     if path:
         return Scorer.load(path, device=machine.device, precision=machine.precision)
     try:
-        backbone = load_backbone(clip or DEFAULT_CLIP, option="--clip")
+        backbone = load_backbone(clip or (machine.model.clip if method else DEFAULT_CLIP), option="--clip")
     except UserError as error:
         if zero_shot:
             raise
@@ -75,7 +75,7 @@ def open_scorer(
 def choose_checkpoint(runs: Path, images: Sequence[Path]) -> Path | None:
     """The newest checkpoint that was trained on real images; if all images are the demo's, the demo's is preferred."""
     from mgs.demo.write import is_drawing
-    from mgs.training.checkpoint import newest_checkpoint
+    from mgs.training.find_checkpoint import newest_checkpoint
 
     drawn = bool(images) and all(map(is_drawing, images))
     return (drawn and newest_checkpoint(runs, of_drawings=True)) or newest_checkpoint(runs)

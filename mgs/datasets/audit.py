@@ -212,7 +212,7 @@ def find_texts_like_missing(rows: Sequence[Row]) -> list[Finding]:
 def describe_mos(rows: Sequence[Row]) -> list[Finding]:
     """A summary of folds, images, prompts and the range of MOS by dimension; then the MOS that are missing or odd."""
     samples, images = [row.sample for row in rows], {row.image: row.sample for row in rows}
-    prompts = {prompt_key(sample.prompt) for sample in samples}
+    prompts = {prompt_key(sample.prompt) for sample in samples} - {""}
     sizes = {"fold": len({row.fold for row in rows}), "image": len(images), "prompt": len(prompts)}
     size = ", ".join(count(number, noun) for noun, number in sizes.items())
     findings = [Finding("note", f"{size}; MOS: {describe_range(samples)}")]

@@ -53,16 +53,28 @@ def read_subset(record: dict[str, str], where: str) -> str:
     return SUBSET_NAMES[text.casefold()]
 
 
+def check_std(record: dict[str, str], where: str) -> None:
+    """Raise a `UserError` where the column std, of MOS's standard deviations, has what cannot be one; blank is none."""
+    text = record.get("std", "").strip()
+    if text and not 0 <= read_number(text) < math.inf:
+        raise UserError(f"{where}: std is {text!r}; write a number, 0 or more, or nothing")
+
+
+def read_number(text: str, *, decimal_comma: bool = True) -> float:
+    """The number in a cell, NaN where there is none; "3,4" is read as 3.4 if that is allowed."""
+    if decimal_comma and DECIMAL_COMMA.fullmatch(text):
+        text = text.replace(",", ".")
+    try:
+        return math.nan if "_" in text else float(text)  # Python reads 3_5 as 35
+    except ValueError:
+        return math.nan
+
+
 def read_mos(text: str, scale: Sequence[float], where: str) -> float:
     """A cell as MOS on 0-5, mapped linearly from `scale`, its worst and its best; "3,4" is read as 3.4."""
     worst, best = scale
     lowest, highest = sorted(scale)
-    if DECIMAL_COMMA.fullmatch(text) and highest < 1000:  # on a wider scale the comma may separate thousands
-        text = text.replace(",", ".")
-    try:
-        value = math.nan if "_" in text else float(text)  # Python reads 3_5 as 35
-    except ValueError:
-        value = math.nan
+    value = read_number(text, decimal_comma=highest < 1000)  # on a wider scale the comma may separate thousands
     if not math.isfinite(value):
         raise UserError(f"{where} is {text!r}; write a number from {lowest:g} to {highest:g}, or delete the row")
     if not lowest <= value <= highest:

@@ -17,12 +17,12 @@ class Columns:
     """A table's columns, by what they hold. Names are in lower case here; a table may write them in any case."""
 
     image: tuple[str, ...]  # joined with "/"
-    prompt: str
+    prompt: str  # "": the table has no prompts
     targets: dict[Dimension, str] = field(default_factory=dict)  # dimension -> column
 
     def all(self) -> list[str]:
         """Every column that is required."""
-        return [*self.image, self.prompt, *self.targets.values()]
+        return [*self.image, *filter(None, [self.prompt]), *self.targets.values()]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class DatasetFacts:
     prompt_style: str
     root: str = ""  # the default folder
     published: Columns | None = None  # in the split CSVs of the dataset's literature
+    official: Columns | None = None  # in the official table of a dataset that nobody has published folds of
+    headerless: tuple[str, ...] = ()  # that table's columns, in order, where it has no header; the last is MOS
     images: int | None = None  # rows of the official table
     image_folders: tuple[str, ...] = ("",)  # under the root, where images may lie
     numbered_folders: tuple[str, ...] = ()  # the same, named <position in the official table, from 0>.png
@@ -78,6 +80,18 @@ DATASETS = {
         numbered_folders=("Image/allimg", "images/allimg", "allimg"),
         official_table="*pic-index.xlsx",
         link="https://github.com/wangjiarui153/AIGCIQA2023",
+    ),
+    "AIGIQA-20K": DatasetFacts(
+        dimensions=("overall",),
+        prompt_style="sentence",
+        root="data/AIGIQA-20K",
+        official=Columns(("name",), "prompt", {"overall": "mos"}),
+        headerless=("name", "prompt", "mos"),
+        images=14_000,  # of 20,000: its authors keep the MOS of the others
+        image_folders=("", "train", "images"),
+        official_table="info_train.csv",
+        link="https://www.modelscope.cn/datasets/lcysyzxdxc/AIGCQA-30K-Image",
+        generator=BEFORE_UNDERSCORE,
     ),
     "demo": DatasetFacts(
         ("quality", "authenticity", "correspondence"),

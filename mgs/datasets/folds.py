@@ -1,14 +1,11 @@
-"""Folds on disk: finding and reading them, and writing those that `make_folds` makes."""
+"""Folds on disk: finding and reading them, or drawing them from a user's table."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -20,9 +17,8 @@ from mgs.datasets.facts import facts_of
 from mgs.datasets.make_folds import SUBSETS, make_folds
 from mgs.datasets.read_table import read_table
 from mgs.datasets.samples import OWN, Sample, dimensions_of
-from mgs.datasets.tables import README, write_table
+from mgs.datasets.tables import README
 from mgs.errors import UserError
-from mgs.files import write_json
 from mgs.safe_text import printable
 
 PROTOCOLS: tuple[str, ...] = get_args(get_type_hints(DataConfig)["protocol"])
@@ -46,7 +42,8 @@ def find_folds(data: DataConfig, requested: Sequence[int] = ()) -> list[Fold]:
     """The requested folds, or all there are, read from `data.splits`, or drawn from `data.table` if given alone.
 
     The protocol is what the folder's protocol.json says, else `data.protocol`. A table with a column `split` is one
-    fold, of the protocol "own"; from any other, folds are drawn, prompt-disjoint unless random-image is asked for.
+    fold, of the protocol "own"; from any other, folds are drawn, prompt-disjoint unless random-image is asked for or
+    there are no prompts.
     Raises `UserError` as `read_table` does, and for a fold that is not there, an empty subset, subsets with different
     dimensions, or a folder made from another dataset.
     """
@@ -78,7 +75,7 @@ def draw_folds(table: Path, data: DataConfig) -> tuple[str, dict[int, dict[str, 
             remedy = "leave data.protocol out to use it, or rename the column to have folds drawn"
             raise UserError(f"{table}: its column split says what is train, val and test; {remedy}")
         return OWN, {1: {subset: [s for s in samples if s.subset == subset] for subset in SUBSETS}}
-    protocol: str = "prompt-disjoint" if data.protocol == "published" else data.protocol
+    protocol = choose_protocol(samples, data, table)
     try:
         folds = make_folds(samples, protocol, data.fold_seed)
     except UserError as error:
@@ -87,6 +84,16 @@ def draw_folds(table: Path, data: DataConfig) -> tuple[str, dict[int, dict[str, 
         number: {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
         for number, rows in enumerate(folds, 1)
     }
+
+
+def choose_protocol(samples: Sequence[Sample], data: DataConfig, table: Path) -> str:
+    """The protocol of folds that are drawn: prompt-disjoint by default, random-image where no sample has a prompt."""
+    prompts = any(sample.prompt.strip() for sample in samples)
+    if data.protocol == "prompt-disjoint" and not prompts:
+        raise UserError(f"{table}: there are no prompts to keep apart; leave data.protocol out, or set random-image")
+    if data.protocol == "published":
+        return "prompt-disjoint" if prompts else "random-image"
+    return data.protocol
 
 
 def make_fold(number: int, protocol: str, subsets: Mapping[str, list[Sample]], place: Path) -> Fold:
@@ -153,6 +160,9 @@ def splits_folder(data: DataConfig) -> Path:
         remedy = f"there is {' and '.join(others)}: set data.protocol={others[0]}"
     elif facts.own:
         remedy = "set data.table to one CSV, or put the folds there as <fold>/train.csv, val.csv and test.csv"
+    elif data.protocol == "published" and not facts.published and not data.splits:
+        command = facts.make_folds.format(dataset=data.dataset, protocol="prompt-disjoint")
+        remedy = f"run: {command}, and set data.protocol=prompt-disjoint"
     elif data.splits or data.protocol == "published":
         remedy = f"run: python -m mgs prepare {data.dataset} --published FOLDER, or set data.protocol=prompt-disjoint"
     else:
@@ -193,58 +203,3 @@ def content_sha256(subsets: Mapping[str, Sequence[Sample]]) -> str:
         for sample in samples
     ]
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
-
-
-def write_folds(folder: Path, samples: Sequence[Sample], *, dataset: str, protocol: str, seed: int) -> Path:
-    """Make ten folds and write `<folder>/<fold>/{train,val,test}.csv` and protocol.json, all of it or nothing.
-
-    A folder that already holds just that is left as it is; one that holds something else is replaced at the end.
-    """
-    folds = make_folds(samples, protocol, seed)
-    hashes = []
-    with whole_folder(folder) as unfinished:
-        for number, rows in enumerate(folds, 1):
-            subsets = {subset: [samples[i] for i in rows[subset]] for subset in SUBSETS}
-            for subset, members in subsets.items():
-                write_samples(unfinished / str(number) / f"{subset}.csv", members)
-            hashes.append(content_sha256(subsets))
-        digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-        record = {"dataset": dataset, "protocol": protocol, "seed": seed, "sha256": digest}
-        write_json(unfinished / "protocol.json", record)
-    return folder
-
-
-def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """Write samples in the project's own columns: image, prompt and the dimensions, MOS to the last digit."""
-    dimensions = dimensions_of(samples)
-    rows: list[list[str | float]] = [["image", "prompt", *dimensions]]
-    rows += [[sample.name, sample.prompt, *(sample.targets.get(d, "") for d in dimensions)] for sample in samples]
-    write_table(path, rows)
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Write a folder wholly or not at all: yields a hidden sibling, which takes the folder's place on success."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    unfinished, retired = scratch / "new", scratch / "old"
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        if folder.exists() and contents(folder) == contents(unfinished):
-            return
-        if folder.exists():
-            folder.rename(retired)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if retired.exists():
-                retired.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Relative path -> bytes of every file below."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

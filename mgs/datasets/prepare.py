@@ -12,11 +12,11 @@ from scipy.io.matlab import MatReadError
 
 from mgs.config import DataConfig
 from mgs.datasets.facts import DATASETS, facts_of
-from mgs.datasets.folds import write_folds, write_samples
 from mgs.datasets.make_folds import KEPT_APART
 from mgs.datasets.read_table import read_table, to_samples
 from mgs.datasets.samples import Sample
 from mgs.datasets.tables import README, Row, find_file, read_rows
+from mgs.datasets.write_folds import write_folds, write_samples
 from mgs.dimensions import MOS_MAX
 from mgs.errors import UserError
 

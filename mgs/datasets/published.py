@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mgs.config import DataConfig
 from mgs.datasets.facts import DATASETS, facts_of
-from mgs.datasets.folds import contents, find_folds, fold_folders, whole_folder
+from mgs.datasets.folds import find_folds, fold_folders
 from mgs.datasets.make_folds import FOLDS, SUBSETS
 from mgs.datasets.tables import README
+from mgs.datasets.write_folds import contents, whole_folder
 from mgs.errors import UserError
 
 TABLES = tuple(f"{subset}.csv" for subset in SUBSETS)

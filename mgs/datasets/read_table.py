@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mgs.config import DataConfig
-from mgs.datasets.cells import FULL_SCALE, SUBSET_NAMES, read_mos, read_name, read_style, read_subset, to_record
-from mgs.datasets.facts import NEED_A_PROMPT, Columns, DatasetFacts, facts_of
+from mgs.datasets.cells import check_std, read_mos, read_name, read_style, read_subset, to_record
+from mgs.datasets.columns import SCORES, add_header, choose_columns, choose_scale, refuse_other_split
+from mgs.datasets.facts import NEED_A_PROMPT, DatasetFacts, facts_of
 from mgs.datasets.samples import Sample, dimensions_of
-from mgs.datasets.tables import README, Row, find_file, name_columns, read_header, read_rows
-from mgs.dimensions import DIMENSIONS
+from mgs.datasets.tables import README, Row, find_file, read_header, read_rows
 from mgs.errors import UserError
 from mgs.files import Fence
 
@@ -26,8 +26,9 @@ def read_table(path: Path, data: DataConfig) -> list[Sample]:
     The header, in any case, decides between the dataset's published columns and the project's own: `image,prompt`, any
     of quality, authenticity, correspondence and overall, and perhaps `prompt_style`; other columns are ignored.
     `data.prompt_style` overrides the column, which overrides the dataset's own style. `data.mos_range` is mapped
-    onto 0-5, the better end onto 5. In a table of the user's own some MOS may be blank, and `data.table` may have a
-    column `split`. Raises `UserError` with file, row and remedy for whatever is missing, malformed or outside the
+    onto 0-5, the better end onto 5. In a table of the user's own some MOS may be blank, `prompt` may lack where no
+    dimension needs it, MOS may be in a column `mos` or `dmos` (`data.dimension`), and `data.table` may have a column
+    `split`. Raises `UserError` with file, row and remedy for whatever is missing, malformed or outside the
     scale; with `data.on_bad_image: skip` a missing image is a sample like any other, and fails on reading.
     """
     return to_samples(read_rows(path), path, data)
@@ -36,13 +37,13 @@ def read_table(path: Path, data: DataConfig) -> list[Sample]:
 def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample]:
     """Check `rows`, header first, and find their images; `path` is the file that errors name."""
     facts = facts_of(data.dataset)
-    if list(data.mos_range) != FULL_SCALE and not facts.own:
-        raise UserError(f"data.mos_range: {data.dataset} is on 0-5 already; leave it out, or set data.dataset=custom")
+    scale = choose_scale(data, facts)
     if not rows:
         raise UserError(f"{path}: empty; it must hold a header and rows; {README}")
+    rows = add_header(rows, facts)
     places = [f"{path}:{line}" for line, _ in rows]
     header = read_header(rows[0])
-    columns = choose_columns(header, facts, places[0])
+    columns = choose_columns(header, facts, data, places[0])
     divided = facts.own and bool(data.table) and not data.splits and "split" in header
     if len(rows) == 1:
         raise UserError(f"{places[0]}: no rows below the header; {README}")
@@ -63,13 +64,15 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     samples = []
     for where, record, name, image in zip(places, records, names, images, strict=True):
         targets = {
-            dimension: read_mos(record[column], data.mos_range, f"{where}: {column}")
+            dimension: read_mos(record[column], scale, f"{where}: {column}")
             for dimension, column in columns.targets.items()
             if record[column].strip() or not facts.own  # only in a table of one's own a MOS may be missing
         }
         if not targets:
             raise UserError(f"{where}: no MOS; write {' or '.join(columns.targets)}, or delete the row")
-        prompt = record[columns.prompt]
+        if not set(SCORES).isdisjoint(columns.targets.values()):
+            check_std(record, where)
+        prompt = record[columns.prompt] if columns.prompt else ""
         if not prompt.strip() and (judged := [d for d in NEED_A_PROMPT if d in targets]):
             raise UserError(f"{where}: {judged[0]} is judged against the prompt, which is blank; fill it in")
         style = data.prompt_style or read_style(record, where) or facts.prompt_style
@@ -77,37 +80,6 @@ def to_samples(rows: Sequence[Row], path: Path, data: DataConfig) -> list[Sample
     if blank := [dimension for dimension in columns.targets if dimension not in dimensions_of(samples)]:
         raise UserError(f"{path}: no row has MOS in the column {blank[0]!r}; fill it in, or remove the column")
     return samples
-
-
-def refuse_other_split(header: Sequence[str], records: Sequence[dict[str, str]], where: str) -> None:
-    """Raise a `UserError` for a column of train, val and test that is not called split: test rows must not train."""
-    for column in header:
-        if all(record[column].strip().casefold() in SUBSET_NAMES for record in records):
-            remedy = "call it split to use it, or remove it to have folds drawn"
-            raise UserError(f"{where}: column {column!r} says what is train, val and test; {remedy}")
-
-
-def choose_columns(header: list[str], facts: DatasetFacts, where: str) -> Columns:
-    """The published or the project's own columns, whichever the header fits better; `UserError` if one is missing."""
-    wanted = facts.dimensions or tuple(d for d in DIMENSIONS if d in header)
-    columns = Columns(("image",), "prompt", {dimension: dimension for dimension in wanted})
-    if facts.published and len(set(facts.published.all()) & set(header)) > len(set(columns.all()) & set(header)):
-        columns = facts.published
-    found = f"found {name_columns(header)}" + (
-        "; separate columns with commas, semicolons or tabs" if len(header) == 1 else ""
-    )
-    for column in (*columns.all(), *({"prompt_style", "split"} & set(header))):
-        if header.count(column) != 1:
-            problem = "more than one column" if column in header else "no column"
-            raise UserError(f"{where}: {problem} {column!r}; {found}; {README}")
-    if not columns.targets:
-        if scores := [column for column in header if column in ("mos", "dmos")]:
-            lower = " and, as lower is better, set data.mos_range=[worst,best], such as [100,0]" * (scores[0] == "dmos")
-            remedy = f"rename {scores[0]!r} to the one that it judges{lower}"
-        else:
-            remedy = found
-        raise UserError(f"{where}: no column with MOS, such as {', '.join(map(repr, DIMENSIONS))}; {remedy}; {README}")
-    return columns
 
 
 def refuse_escapes(images: Sequence[Path], root: Path, facts: DatasetFacts, places: Sequence[str]) -> None:

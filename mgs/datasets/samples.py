@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgs.dimensions import DIMENSIONS, MOS_MAX, Dimension
+from mgs.errors import UserError
 
 OWN = "own"  # the protocol of a division that the user made
 END = MOS_MAX / 5  # if all MOS are within this of one end of 0-5, their scale is probably another one
@@ -18,7 +19,7 @@ class Sample:
 
     name: str  # as the table gives it, with forward slashes; what predictions.csv shows
     image: Path
-    prompt: str  # as given: "None" is text, and wrapping quotes stay
+    prompt: str  # as given: "None" is text, and wrapping quotes stay; blank where the table has none
     prompt_style: str  # keywords, hybrid or sentence
     targets: dict[Dimension, float]  # dimension -> MOS on 0-5; a user's own table may lack some
     subset: str = ""  # train, val or test, where a user's own table says so
@@ -32,7 +33,7 @@ def dimensions_of(samples: Sequence[Sample]) -> tuple[Dimension, ...]:
 def describe_range(samples: Sequence[Sample]) -> str:
     """The lowest and highest MOS of each dimension, in words."""
     values = {d: [s.targets[d] for s in samples if d in s.targets] for d in dimensions_of(samples)}
-    return ", ".join(f"{dimension} {min(mos):.2f} to {max(mos):.2f}" for dimension, mos in values.items())
+    return ", ".join(f"{d} {min(mos) + 0.0:.2f} to {max(mos) + 0.0:.2f}" for d, mos in values.items())  # never -0.00
 
 
 def find_missing(samples: Sequence[Sample]) -> str:
@@ -49,3 +50,14 @@ def find_unused_scale(samples: Sequence[Sample]) -> str:
     if min(values) >= MOS_MAX - END:
         return f"no MOS below {min(values):.2f} on the scale of 0 to {MOS_MAX:g}"
     return ""
+
+
+def refuse_blank_prompts(samples: Sequence[Sample], method: str, needs_prompt: Collection[Dimension]) -> None:
+    """Raise a `UserError` for the first sample without a prompt that has MOS on a dimension which needs one.
+
+    `needs_prompt` are those of the method called `method`.
+    """
+    for sample in samples:
+        if not sample.prompt.strip() and (needed := [d for d in sample.targets if d in needs_prompt]):
+            problem = f"{sample.name}: no prompt, which method {method} reads for {needed[0]}"
+            raise UserError(f"{problem}; fill in the prompts, or choose a method that does not read them, such as liqe")

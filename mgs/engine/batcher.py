@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from mgs.dimensions import Dimension, Prompt
+from mgs.dimensions import Prompt
 from mgs.engine.engine import Engine
 from mgs.engine.plan import LateScores
 from mgs.errors import is_out_of_memory
 
-Found: TypeAlias = "dict[Dimension, float] | None"  # an image's scores; None where memory doesn't hold even one image
+Found: TypeAlias = "dict[str, float] | None"  # an image's scores; None where memory doesn't hold even one image
 
 
 @dataclass

@@ -16,7 +16,7 @@ from mgs.config import Config
 from mgs.dimensions import MOS_MAX, Dimension, Prompt
 from mgs.engine.plan import Batch, Part, flatten, pad_columns, unflatten
 from mgs.engine.transfer import Sender
-from mgs.images.cuts import Cuts, Draw, count_views, cut_views, for_size
+from mgs.images.cuts import Cuts, Draw, cut_views, for_size, shape_of_views
 from mgs.machine import Machine, autocast, exact_products
 from mgs.methods.method import Method, Scores
 from mgs.methods.table import METHODS, choose_cuts
@@ -79,8 +79,8 @@ class Engine:
         a number for each image, NaN where there is none. With `draws`, one for each picture, they are cut for training.
         """
         cuts = self.cuts if draws is None else self.training_cuts
-        counts = [len(one) if halfway else count_views(one.shape, cuts) for one in inputs]
-        groups = [[i for i, count in enumerate(counts) if count == views] for views in dict.fromkeys(counts)]
+        shapes = [(len(one),) if halfway else shape_of_views(one.shape, cuts) for one in inputs]
+        groups = [[i for i, one in enumerate(shapes) if one == shape] for shape in dict.fromkeys(shapes)]
         parts = [self.plan(members, inputs, prompts, draws) for members in groups]
         order = [member for part in parts for member in part.members]
         wanted = {dimension: torch.tensor(list(values))[order] for dimension, values in (mos or {}).items()}
@@ -93,7 +93,9 @@ class Engine:
     ) -> Part:
         """A part of a batch, still on the host."""
         reading = self.method.read([prompts[i] for i in members])
-        packed = pack_on_host(self.backbone, reading.texts, fixed=self.fixed) if self.method.training else None
+        packed = None
+        if self.method.training and reading.texts:
+            packed = pack_on_host(self.backbone, reading.texts, fixed=self.fixed)
         numbers = reading.numbers
         if self.fixed:
             numbers = {name: pad_columns(value) for name, value in numbers.items()}
@@ -103,7 +105,8 @@ class Engine:
     def score(self, batch: Batch) -> Scores:
         """The scores of a batch, (B,) each, on 0-5, on the device, in the batch's `order`.
 
-        With gradients where they are on.
+        With gradients where they are on; in evaluation with the method's labels beside them, as their places in its
+        lists.
         """
         batch.sent.arrive()
         parts = [self.score_part(part, batch.halfway) for part in batch.parts]
@@ -113,7 +116,10 @@ class Engine:
         """The scores of images that have as many views each."""
         embedded = self.embed(part, halfway=halfway)
         with torch.autocast(self.machine.device.type, enabled=False), exact_products:
-            return self.to_mos(self.method.score(*embedded))
+            scores = self.to_mos(self.method.score(*embedded))
+            if self.method.training or not self.method.labels:
+                return scores
+            return scores | {name: which.float() for name, which in self.method.label(*embedded).items()}
 
     def embed(self, part: Part, *, halfway: bool = False) -> Embedded:
         """The embeddings that a part's images are scored by."""
@@ -166,13 +172,15 @@ class Engine:
 
 def make_engine(method: Method, config: Config, machine: Machine) -> Engine:
     """A config's method on a machine, with the config's cuts."""
-    row, cuts = METHODS[config.method], cuts_for(method.backbone, config)
-    return Engine(method, cuts, machine, scale=row.scale, training_cuts=row.training_cuts)
+    row, backbone = METHODS[config.method], method.backbone
+    cuts = cuts_for(backbone, config)
+    training_cuts = row.training_cuts and for_size(row.training_cuts, backbone.size, any_size=backbone.any_size)
+    return Engine(method, cuts, machine, scale=row.scale, training_cuts=training_cuts)
 
 
 def cuts_for(backbone: Backbone, config: Config) -> Cuts:
     """The cuts of a config's method, for a backbone's size."""
-    return for_size(choose_cuts(config.method, config.views), backbone.size)
+    return for_size(choose_cuts(config.method, config.views), backbone.size, any_size=backbone.any_size)
 
 
 def pack_on_host(backbone: Backbone, texts: Sequence[str], *, fixed: bool) -> PackedTexts:

@@ -56,8 +56,9 @@ def open_halves(engine: Engine, samples: Sequence[Sample], images: ImageCache, c
     space allow; a line says so then. Float32 runs keep float32; others keep float16, whose rounding is finer
     than that of the products around it.
     """
-    drawn = engine.training_cuts.windows == "random"  # other views in every epoch
-    if drawn or not engine.backbone.constant_weights() or not config.train.cache_gb:
+    if engine.training_cuts.drawn:  # other views in every epoch
+        return None
+    if not engine.backbone.constant_weights() or not config.train.cache_gb:
         return None
     dtype = torch.float32 if engine.machine.dtype == torch.float32 else torch.float16
     root = Path(config.data.cache_folder) / ACTIVATIONS

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mgs.backbones.packing import PackedTexts, round_up
-from mgs.dimensions import Dimension
 from mgs.engine.transfer import Late, Sent
 from mgs.images.cuts import Draw
 from mgs.methods.method import Scores
@@ -52,10 +51,10 @@ class LateScores:
         self.order, self.dimensions = batch.order, list(scores)
         self.table = Late(torch.stack(list(scores.values())))
 
-    def read(self) -> list[dict[Dimension, float]]:
+    def read(self) -> list[dict[str, float]]:
         """Each image's scores, in the order in which the batch was given."""
         columns = self.table.read()
-        found: list[dict[Dimension, float]] = [{}] * len(self.order)
+        found: list[dict[str, float]] = [{}] * len(self.order)
         for i, position in enumerate(self.order):
             found[position] = {dimension: columns[j][i] for j, dimension in enumerate(self.dimensions)}
         return found

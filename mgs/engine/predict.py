@@ -46,7 +46,7 @@ def predict(loader: Loader, samples: Sequence[Sample], *, batch_size: int = 1) -
 @torch.inference_mode()
 def score_samples(
     loader: Loader, samples: Sequence[Sample], size: int, dimensions: Sequence[Dimension]
-) -> Iterator[tuple[Sequence[Sample], list[dict[Dimension, float]]]]:
+) -> Iterator[tuple[Sequence[Sample], list[dict[str, float]]]]:
     """Batches of samples, each with its samples' scores, which are read when the next batch is on its way."""
     before: tuple[Sequence[Sample], LateScores] | None = None
     for part, batch in loader.batches(samples, size):

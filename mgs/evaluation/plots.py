@@ -152,8 +152,9 @@ def draw_curves(curves: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
-    draw_lines(upper, curves.drop_duplicates(["fold", "epoch"]), "loss", color=INK, label="loss")
-    upper.set(ylabel="sum of squared errors")
+    losses = curves.groupby(["fold", "epoch"])["loss"].mean().reset_index()  # of several models, one for each target
+    draw_lines(upper, losses, "loss", color=INK, label="loss")
+    upper.set(ylabel="the method's loss")
     upper.set_title("training loss", fontsize=10)
     for dimension, part in curves.groupby("dimension", sort=False):
         colour, marker = LOOKS[str(dimension)]

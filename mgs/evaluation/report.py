@@ -35,6 +35,7 @@ ONE_FOLD = "The 95 % interval is over other test images (Fisher's z); another sp
 FOLDS = "SD is over folds. The 95 % interval is of their mean (Student's t), as if folds shared no images."
 PUBLISHED_FOLDS = 10
 MOST_GENERATORS = 12  # in a plot; the rest are taken together
+BOXES = "box: quartiles, line: 5 to 95 % of the images, tick: median"
 DRAWINGS = "These figures are about generated drawings, not about real AI-generated images."
 
 
@@ -179,19 +180,17 @@ def draw_sections(
         for dimension in dimensions_in(predictions)
     ]
     calibration = draw_calibration(predictions)
-    residuals = [
-        make_plot(
-            "residuals_prompt_length",
-            draw_residuals(predictions, bin_lengths(predictions["prompt"]), "prompt length"),
-            "Prediction minus MOS by the prompt's length; box: quartiles, line: 5 to 95 % of the images, tick: median",
-        )
-    ]
+    residuals = []
+    if predictions["prompt"].str.strip().any():
+        figure = draw_residuals(predictions, bin_lengths(predictions["prompt"]), "prompt length")
+        text = f"Prediction minus MOS by the prompt's length; {BOXES}"
+        residuals.append(make_plot("residuals_prompt_length", figure, text))
     generators = predictions["image"].map(lambda name: background.generators.get(name) or "unknown")
     largest = generators.value_counts().index[:MOST_GENERATORS]
     generators = generators.where(generators.isin(largest), "others")
     if generators.nunique() > 1:
         figure = draw_residuals(predictions, generators, "generator")
-        text = "Prediction minus MOS by generator; box: quartiles, line: 5 to 95 % of the images, tick: median"
+        text = f"Prediction minus MOS by generator; {BOXES}"
         residuals.insert(0, make_plot("residuals_generator", figure, text))
     dots = "SRCC and PLCC by fold, with 95 % intervals over test images"
     if len(per_fold["fold"].unique()) > 1:
@@ -201,8 +200,9 @@ def draw_sections(
         text = "Training loss, and SRCC on val, by epoch; thin lines: folds, thick: their mean"
         training.append(make_plot("curves", draw_curves(background.curves), text))
     text = "Mean MOS of ten groups of images with similar predictions; on the dashed line they agree"
-    return {
+    sections = {
         "Predictions and MOS": [*scatter, make_plot("calibration", calibration, text)],
         "Residuals": residuals,
         "Folds and training": training,
     }
+    return {heading: plots for heading, plots in sections.items() if plots}

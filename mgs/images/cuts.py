@@ -16,8 +16,9 @@ from mgs.images.fit import Fit
 
 GRID = 3  # windows per side in the layout of MGS's paper
 STRIDE, WIDE_STRIDE, WIDE = 32, 48, 1024  # of IPCE's and LIQE's windows; the wider one from that side on
+SMALLEST = 32  # pixels of the shorter side at a picture's own size: a ResNet halves it five times
 
-Whole = Literal["squeezed", "centre", "none"]
+Whole = Literal["squeezed", "centre", "native", "none"]
 Windows = Literal["none", "grid", "cover", "even", "random"]
 
 
@@ -25,10 +26,13 @@ Windows = Literal["none", "grid", "cover", "even", "random"]
 class Cuts:
     """A picture is resized as `fit` says when it is decoded. Then come, in this order:
 
-    - view 0, the whole picture: squeezed to a square, or its centre (a crop of the backbone's size); or nothing;
+    - view 0, the whole picture: squeezed to a square, or its centre (a crop of the backbone's size), or at its own size
+      (its centre, where the backbone takes one size alone); or nothing;
     - square windows, row by row. `grid`: three by three of them. `cover`: as many more as it takes until no pixel is
       missed. `even`: `count` of all at a stride of 32 pixels (48 from a side of 1024 on), evenly spread over their
-      list. `random`: `count` of that list, drawn with replacement; with `flip`, of pictures mirrored half the time.
+      list. `random`: `count` of that list, drawn with replacement.
+
+    With `flip`, every other picture is mirrored first, at random.
     """
 
     windows: Windows = "grid"
@@ -38,6 +42,11 @@ class Cuts:
     count: int = 0  # of `even` and `random` windows
     flip: bool = False
     fit: Fit = field(default_factory=Fit)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether views depend on a draw."""
+        return self.flip or self.windows == "random"
 
 
 @dataclass(frozen=True)
@@ -59,11 +68,13 @@ def refuse_too_small(picture: Tensor, cuts: Cuts, name: object) -> Tensor:
     return picture
 
 
-def for_size(cuts: Cuts, size: int) -> Cuts:
-    """The cuts for a backbone of that many pixels: a picture whose centre is taken is resized to them."""
-    if cuts.whole != "centre":
+def for_size(cuts: Cuts, size: int, *, any_size: bool = False) -> Cuts:
+    """The cuts for a backbone of that many pixels, or of any: a picture whose centre is taken is resized to them."""
+    if cuts.whole == "native" and any_size:
+        return replace(cuts, fit=Fit(SMALLEST))
+    if cuts.whole not in ("centre", "native"):
         return cuts
-    return replace(cuts, fit=replace(cuts.fit, least=size, most=size))
+    return replace(cuts, whole="centre", fit=replace(cuts.fit, least=size, most=size))
 
 
 def cut_views(
@@ -77,7 +88,7 @@ def cut_views(
     `ValueError` for pictures with too few windows.
     """
     pixels = images.reshape(-1, *images.shape[-3:]).to(torch.float32, copy=True).div_(255)  # (B, 3, H, W)
-    if cuts.windows == "random":
+    if cuts.drawn:
         each = zip(pixels, draws or (), strict=True)
         views = torch.cat([cut_at_random(one[None], cuts, size, mean, std, draw) for one, draw in each])
     else:
@@ -88,8 +99,11 @@ def cut_views(
 def cut_at_random(pixels: Tensor, cuts: Cuts, size: int, mean: Tensor, std: Tensor, draw: Draw) -> Tensor:
     """The views of one picture, (1, 3, H, W) on 0-1, that a draw decides: (1, V, 3, S, S)."""
     rng = np.random.default_rng((draw.seed, draw.epoch, draw.position))
-    corners = all_corners(pixels.shape, cuts)
-    chosen = [corners[i] for i in rng.integers(len(corners), size=cuts.count)]
+    if cuts.windows == "random":
+        corners = all_corners(pixels.shape, cuts)
+        chosen = [corners[i] for i in rng.integers(len(corners), size=cuts.count)]
+    else:
+        chosen = window_corners(pixels.shape, cuts)
     if cuts.flip and rng.random() < 0.5:
         pixels = pixels.flip(-1)
     return cut_at(pixels, chosen, cuts, size, mean, std)
@@ -98,7 +112,12 @@ def cut_at_random(pixels: Tensor, cuts: Cuts, size: int, mean: Tensor, std: Tens
 def cut_at(
     pixels: Tensor, corners: Sequence[tuple[int, int]], cuts: Cuts, size: int, mean: Tensor, std: Tensor
 ) -> Tensor:
-    """The whole picture and the windows at these corners, (B, V, 3, S, S), of pictures on 0-1, (B, 3, H, W)."""
+    """The whole picture and the windows at these corners, (B, V, 3, S, S), of pictures on 0-1, (B, 3, H, W).
+
+    At the picture's own size there are no windows: (B, 1, 3, H, W).
+    """
+    if cuts.whole == "native":
+        return pixels[:, None].sub(mean).div_(std)
     parts = [pixels[..., y : y + cuts.side, x : x + cuts.side] for y, x in corners]
     if cuts.whole == "squeezed":
         parts.insert(0, pixels)
@@ -110,6 +129,11 @@ def cut_at(
         for part in parts
     ]
     return torch.stack(views, 1).sub_(mean).div_(std)
+
+
+def shape_of_views(shape: torch.Size | tuple[int, ...], cuts: Cuts) -> tuple[int, ...]:
+    """The number of views that a (..., H, W) picture has; and their sides, where these are not the backbone's size."""
+    return (1, *shape[-2:]) if cuts.whole == "native" else (count_views(shape, cuts),)
 
 
 def count_views(shape: torch.Size | tuple[int, ...], cuts: Cuts) -> int:

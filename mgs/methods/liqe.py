@@ -49,6 +49,7 @@ class LIQE(Method):
                 f"a photo of a {scene} with {distortion} artifacts, which is of {quality} quality"
                 for quality, scene, distortion in product(QUALITY_WORDS, SCENES, DISTORTIONS)
             ]
+            self.labels = {"scene": SCENES, "distortion": DISTORTIONS}
         self.register_buffer("levels", torch.arange(1.0, 6.0), persistent=False)
 
     def read(self, prompts: Sequence[Prompt]) -> Reading:
@@ -56,10 +57,21 @@ class LIQE(Method):
         return Reading(list(self.sentences))
 
     def score(self, images: Tensor, texts: Tensor, numbers: Mapping[str, Tensor]) -> Scores:
-        """The expected quality word, 1-5: one softmax over all sentences of the windows' mean similarity."""
-        logits = (self.backbone.logit_scale.exp() * images @ texts[: len(self.sentences)].T).mean(1)  # (B, T)
-        quality = logits.softmax(-1).unflatten(-1, (len(QUALITY_WORDS), -1)).sum(-1)  # (B, 5): quality is slowest
+        """The expected quality word, 1-5."""
+        quality = self.probabilities(images, texts).unflatten(-1, (len(QUALITY_WORDS), -1)).sum(-1)  # (B, 5)
         return {self.options.target: quality @ self.levels}
+
+    def label(self, images: Tensor, texts: Tensor, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The likeliest scene and distortion, in the full form."""
+        if not self.labels:
+            return {}
+        joint = self.probabilities(images, texts).unflatten(-1, (-1, len(SCENES), len(DISTORTIONS)))  # (B, 5, 9, 11)
+        return {"scene": joint.sum((1, 3)).argmax(-1), "distortion": joint.sum((1, 2)).argmax(-1)}
+
+    def probabilities(self, images: Tensor, texts: Tensor) -> Tensor:
+        """One softmax over all sentences, (B, T), of the windows' mean similarity; quality is the slowest axis."""
+        logits = (self.backbone.logit_scale.exp() * images @ texts[: len(self.sentences)].T).mean(1)
+        return logits.softmax(-1)
 
     def loss(self, scores: Scores, mos: Scores) -> Tensor:
         """The fidelity of the ranking, in which a quality word counts as one."""

@@ -13,7 +13,7 @@ from mgs.backbones.backbone import Backbone
 from mgs.dimensions import Dimension, Prompt
 from mgs.prompts import clean_prompt
 
-Scores: TypeAlias = dict[Dimension, Tensor]  # (B,) each, float32, higher is better
+Scores: TypeAlias = dict[str, Tensor]  # by dimension, (B,) each, float32, higher is better
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Options:
 class Reading:
     """What a method wants to know of B prompts. It is made on the host, before the images' turn comes."""
 
-    texts: list[str]  # distinct, at least one: their embeddings are what `score` gets
+    texts: list[str]  # distinct, perhaps none: their embeddings are what `score` gets
     numbers: dict[str, Tensor] = field(default_factory=dict)  # int64, (B,) or (B, n), such as rows of `texts`
 
 
@@ -45,6 +45,14 @@ class Method(nn.Module, ABC):
     gives: tuple[Dimension, ...]
     needs_prompt: frozenset[Dimension]  # of these, an image without a prompt has no score
     sentences: Sequence[str] = ()  # the fixed texts, which a checkpoint records
+    labels: Mapping[str, Sequence[str]] = {}  # what `label` tells besides scores, with the words that it chooses from
+
+    def begin(self) -> None:
+        """Take weights from files that the options name; called of a new method, not of one from a checkpoint.
+
+        Raises `UserError` where there is none that fits.
+        """
+        return
 
     @abstractmethod
     def read(self, prompts: Sequence[Prompt]) -> Reading:
@@ -57,6 +65,10 @@ class Method(nn.Module, ABC):
         T is the number of texts that `read` gave, or more: further rows mean nothing. Neither do further columns of
         `numbers`, which hold 0. Scores are on the scale that the method's row of the table states.
         """
+
+    def label(self, images: Tensor, texts: Tensor, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """For each name in `labels`, which of its words fits each image: int64, (B,). It takes what `score` takes."""
+        return {}
 
     @abstractmethod
     def loss(self, scores: Scores, mos: Scores) -> Tensor:

@@ -18,11 +18,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from mgs.config import Config, flat_config
-from mgs.config_files import load_configs, refuse_other_run
+from mgs.config_files import load_runs, refuse_other_run
 from mgs.datasets.audit import Finding, audit
 from mgs.datasets.facts import facts_of, find_generator
 from mgs.datasets.folds import Fold, find_folds, read_pictures
-from mgs.datasets.samples import dimensions_of
+from mgs.datasets.samples import dimensions_of, refuse_blank_prompts
 from mgs.dimensions import DIMENSIONS, Prompt
 from mgs.engine.costs import measure_costs
 from mgs.engine.engine import cuts_for, make_engine
@@ -72,43 +72,66 @@ def main(argv: Sequence[str]) -> None:
         compare(options.compare)
         return
     keep_freed_memory()
-    for config in load_configs(options.words):
-        if options.checkpoint:
-            test_elsewhere(config, options.checkpoint)
+    for parts in load_runs(options.words):
+        if not options.checkpoint:
+            test_run(parts)
+        elif len(parts) > 1:
+            raise UserError("--checkpoint: is of one target; name that one in options.target")
         else:
-            test_run(config)
+            test_elsewhere(parts[0], options.checkpoint)
 
 
-def test_run(config: Config) -> None:
+def test_run(parts: Sequence[Config]) -> None:
     """Score every fold's test set with that fold's checkpoint; print the table and leave the run's report.
 
-    A fold without a finished checkpoint fails the run: a mean over the folds that happened to work is no result.
+    A run of several targets has a config and checkpoints for each: its `parts`, which are reported together. A fold
+    without a finished checkpoint fails the run: a mean over the folds that happened to work is no result.
     """
+    folds = find_folds(parts[0].data, parts[0].folds)
+    for config in parts:
+        refuse_unfinished(config, folds)
+    first = load_checkpoint(fold_folder(parts[0].run_folder, folds[0].number) / CHECKPOINT)
+    sets = read_test_sets(parts[0], folds, first)
+    sets.notes.extend(f"Leak: {finding.text}." for finding in sets.findings if finding.kind == "leak")
+    if not parts[0].train.epochs:
+        sets.notes.append("Nothing was trained on this set: the weights are tested as they are.")
+    predictions, curves = [], []
+    for fold in sets.folds:
+        tables = []
+        for config in parts:
+            folder = fold_folder(config.run_folder, fold.number)
+            refuse_other_fold(folder, fold.sha256)
+            train_s = read_seconds(folder) if config.train.epochs else 0.0
+            tables.append(test_fold(config, fold, sets, load_checkpoint(folder / CHECKPOINT), train_s=train_s))
+            curves.append(read_curves(folder, fold.number))
+        others = [table.filter(regex=r"_(mos|pred)$") for table in tables[1:]]  # the same images in the same order
+        predictions.append(pd.concat([tables[0], *others], axis=1))
+    background = Background(
+        train_images={fold.number: len(fold.train) for fold in sets.folds}, curves=pd.concat(curves, ignore_index=True)
+    )
+    leave_report(whole_run(parts), sets, predictions, background)
+
+
+def whole_run(parts: Sequence[Config]) -> Config:
+    """The config of a run as a whole; of several targets, the first one's, with the folder that holds them all."""
+    if len(parts) == 1:
+        return parts[0]
+    folder = Path(parts[0].runs)
+    return replace(parts[0], runs=str(folder.parent), name=folder.name)
+
+
+def refuse_unfinished(config: Config, folds: Sequence[Fold]) -> None:
+    """Raise a `UserError` where a run does not exist, is of another config, or lacks one of these folds."""
     record = config.run_folder / "config.yaml"
     if not record.exists():
         raise UserError(f"{config.run_folder}: no such run; train it first with the same words after train.py")
     refuse_other_run(config, record)
-    folds = find_folds(config.data, config.folds)
     folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
-    unfinished = [number for number, folder in folders.items() if not (folder / FINISHED).exists()]
-    if unfinished:
+    if unfinished := [number for number, folder in folders.items() if not (folder / FINISHED).exists()]:
         raise UserError(
             f"{config.run_folder}: fold {', '.join(map(str, unfinished))} not trained to the end; run train.py with "
             "the same words, or name the folds to test, as in folds=[1,2]"
         )
-    sets = read_test_sets(config, folds, load_checkpoint(folders[folds[0].number] / CHECKPOINT))
-    sets.notes.extend(f"Leak: {finding.text}." for finding in sets.findings if finding.kind == "leak")
-    predictions = []
-    for fold in sets.folds:
-        folder = folders[fold.number]
-        refuse_other_fold(folder, fold.sha256)
-        checkpoint = load_checkpoint(folder / CHECKPOINT)
-        predictions.append(test_fold(config, fold, sets, checkpoint, train_s=read_seconds(folder)))
-    background = Background(
-        train_images={fold.number: len(fold.train) for fold in sets.folds},
-        curves=pd.concat([read_curves(folder, number) for number, folder in folders.items()], ignore_index=True),
-    )
-    leave_report(config, sets, predictions, background)
 
 
 def test_elsewhere(config: Config, path: Path) -> None:
@@ -116,7 +139,6 @@ def test_elsewhere(config: Config, path: Path) -> None:
 
     The report goes to runs/<config's name>_by_<checkpoint's name>/report.
     """
-    folder = path if path.is_dir() else path.parent
     checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
     origin, dataset = checkpoint.metadata, config.data.dataset
     if untold := [fact for fact in ("dataset", "protocol", "fold", "val") if fact not in origin]:
@@ -140,12 +162,11 @@ def test_elsewhere(config: Config, path: Path) -> None:
     )
     if left_out := [dimension for dimension in DIMENSIONS if (dimension in trained) != (dimension in there)]:
         sets.notes.append(f"Dimensions left out, since checkpoint or data lack them: {', '.join(left_out)}.")
-    predictions = []
+    predictions, train_s = [], read_seconds(path if path.is_dir() else path.parent)
     for fold in sets.folds:
         targets = [{d: mos for d, mos in sample.targets.items() if d in shared} for sample in fold.test]
         samples = [replace(sample, targets=one) for sample, one in zip(fold.test, targets, strict=True)]
-        part = replace(fold, test=samples)
-        predictions.append(test_fold(config, part, sets, checkpoint, train_s=read_seconds(folder)))
+        predictions.append(test_fold(config, replace(fold, test=samples), sets, checkpoint, train_s=train_s))
     settings = {
         key: getattr(checkpoint.config, key) for key in ("method", "options", "model", "views", "train", "seed")
     }
@@ -165,6 +186,8 @@ def refuse_training_images(config: Config, folds: Sequence[Fold], origin: Mappin
 
 def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint) -> TestSets:
     """The folds with their test images read as the checkpoint's method takes them, audited."""
+    for fold in folds:
+        refuse_blank_prompts(fold.test, checkpoint.config.method, checkpoint.model.needs_prompt)
     cuts = cuts_for(checkpoint.model.backbone, checkpoint.config)
     images = ImageCache(Path(config.data.cache_folder), cuts)
     load = partial(images.fill, place=config.data.cache, device=choose_device(config.device))
@@ -180,10 +203,7 @@ def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint
 def test_fold(
     config: Config, fold: Fold, sets: TestSets, checkpoint: Checkpoint, *, train_s: float | None
 ) -> pd.DataFrame:
-    """Predictions for one fold's test images, by the model and views that the checkpoint records.
-
-    What the model costs is added to `sets`; `train_s` is how many seconds it trained, if that is known.
-    """
+    """Predictions for one fold's test images, by the checkpoint's model and views; its costs are added to `sets`."""
     prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.test]
     sets.truncated.update(find_truncated(checkpoint.model, prompts))
     sets.prompted.update(checkpoint.model.needs_prompt)

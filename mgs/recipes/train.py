@@ -13,17 +13,19 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from tqdm import tqdm
 
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.describe_parameters import describe_parameters
 from mgs.backbones.table import load_backbone
 from mgs.config import NOT_THE_RUN, Config, DataConfig, differing_keys
-from mgs.config_files import load_config, load_configs, refuse_other_run, save_config
+from mgs.config_files import load_config, load_runs, refuse_other_run, save_config
 from mgs.datasets.audit import audit
 from mgs.datasets.facts import facts_of
 from mgs.datasets.folds import Fold, find_folds, read_pictures
-from mgs.datasets.samples import dimensions_of
+from mgs.datasets.make_folds import SUBSETS
+from mgs.datasets.samples import dimensions_of, refuse_blank_prompts
 from mgs.demo.write import write_demo
 from mgs.dimensions import Prompt
 from mgs.engine.engine import Engine, cuts_for, make_engine
@@ -42,7 +44,7 @@ from mgs.methods.table import make_method
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
 from mgs.training.log import TrainingLog
 from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
-from mgs.training.saving import FoldSaver, announce_disk
+from mgs.training.saving import FoldSaver, announce_disk, keep_untrained
 from mgs.training.trainer import Trainer
 
 
@@ -52,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
         print(__doc__)
         return
     keep_freed_memory()
-    configs = load_configs(argv)
+    configs = [config for run in load_runs(argv) for config in run]
     folders = [config.run_folder for config in configs]
     if repeated := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
@@ -68,6 +70,7 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold
     `caches` are those of earlier configs, by the cuts of their methods.
     """
     device = choose_device(config.device)
+    refuse_nested(config.run_folder)
     kept = {} if config.overwrite else {path.parent: path for path in config.run_folder.glob(f"fold_*/{PROGRESS}")}
     finished = [] if config.overwrite else [path.parent for path in config.run_folder.glob(f"fold_*/{FINISHED}")]
     if finished or kept:
@@ -82,6 +85,8 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold
     if not set(there) & set(method.gives):
         problem = f"gives {', '.join(method.gives)}, the data has MOS for {', '.join(there)}"
         raise UserError(f"{config.data.dataset}: method {config.method} {problem}; choose another of the two")
+    samples = [sample for fold in folds for subset in SUBSETS for sample in getattr(fold, subset)]
+    refuse_blank_prompts(samples, config.method, method.needs_prompt)
     cuts = cuts_for(method.backbone, config)
     images = caches.setdefault(cuts, ImageCache(Path(config.data.cache_folder), cuts))
     load = partial(images.fill, place=config.data.cache, device=device)
@@ -161,6 +166,14 @@ def open_run_folder(config: Config, folders: Sequence[Path]) -> None:
     write_json(run / "environment.json", environment(choose_device(config.device)))
 
 
+def refuse_nested(run: Path) -> None:
+    """Raise a `UserError` where one run would lie in another: runs of several targets hold one run for each."""
+    if holders := [
+        path.parent for path in (run.parent / "config.yaml", *sorted(run.glob("*/config.yaml"))) if path.exists()
+    ]:
+        raise UserError(f"{run}: {holders[0]} holds another run; say name=ANOTHER")
+
+
 def lock_fold(folder: Path) -> AbstractContextManager[None]:
     """Hold a fold's lock; `UserError` where another process trains the fold."""
     return locked(lock_of(folder), str(folder))
@@ -183,14 +196,20 @@ def train_fold(config: Config, fold: Fold, folder: Path, backbone: Backbone, ima
     loader = Loader(engine, images, halves, config.data.workers)
     if config.compile:
         backbone.run_block = compile_or_not(backbone.run_block)
+    setting = Setting(config, fold, backbone, engine.machine.device)
+    if not config.train.epochs:
+        predictions = predict_val(loader, fold, config)
+        keep_untrained(folder, setting, engine.method, predictions)
+        value = f"val mean of SRCC and PLCC {selection_value(predictions):.4f}"
+        tqdm.write(f"fold {fold.number}: nothing trained; {value}; kept {folder / CHECKPOINT}")
+        return
     trainer = Trainer(loader, fold.train, config)
-    saver = FoldSaver(folder, Setting(config, fold, backbone, engine.machine.device), trainer)
+    saver = FoldSaver(folder, setting, trainer)
     with TrainingLog(folder, saver.history.lines) as log, saver:
         while (epoch := trainer.counts.epoch) <= config.train.epochs:
             progress = f"fold {fold.number} epoch {epoch}/{config.train.epochs}"
             loss = trainer.train_epoch(progress, after_step=saver.tick)
-            predictions = predict(loader, fold.val, batch_size=config.train.batch_size)
-            predictions.insert(0, "fold", fold.number)
+            predictions = predict_val(loader, fold, config)
             line = log.add_epoch(epoch, loss, trainer.lr, predictions)
             srcc = ", ".join(f"{dimension} {show(one['srcc'])}" for dimension, one in line["val"].items())
             skipped = f"; {trainer.counts.skipped} steps skipped so far: not finite" if trainer.counts.skipped else ""
@@ -201,6 +220,13 @@ def train_fold(config: Config, fold: Fold, folder: Path, backbone: Backbone, ima
     tqdm.write(
         f"fold {fold.number}: best val mean of SRCC and PLCC {saver.history.best:.4f}; kept {folder / CHECKPOINT}"
     )
+
+
+def predict_val(loader: Loader, fold: Fold, config: Config) -> pd.DataFrame:
+    """The fold's val set, scored by the method as it is now."""
+    predictions = predict(loader, fold.val, batch_size=config.train.batch_size)
+    predictions.insert(0, "fold", fold.number)
+    return predictions
 
 
 def show(figure: float | None) -> str:

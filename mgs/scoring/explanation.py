@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgs.dimensions import MOS_MAX, Dimension, Prompt
+from mgs.dimensions import MOS_MAX, Prompt
 from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.images.cuts import window_corners
@@ -74,7 +74,7 @@ class Explanation:
 
 @torch.inference_mode()
 def explain_picture(
-    engine: Engine, pixels: Tensor, prompt: Prompt | None, word: Callable[[dict[Dimension, float]], Score]
+    engine: Engine, pixels: Tensor, prompt: Prompt | None, word: Callable[[dict[str, float]], Score]
 ) -> Explanation:
     """Explain the scores of a picture, uint8 (3, H, W), which `word` turns into a `Score`; without a prompt in part.
 

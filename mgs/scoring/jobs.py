@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,7 +27,7 @@ from mgs.images.decode import FORMATS, is_url
 from mgs.images.plugins import PLUGINS
 from mgs.progress_bar import progress
 from mgs.safe_text import one_line, printable, safe_cell
-from mgs.scoring.score import COLUMNS, ERROR, Score
+from mgs.scoring.score import ERROR, Score, as_row, columns
 from mgs.scoring.scorer import Scorer
 from mgs.scoring.wording import level_word
 
@@ -141,20 +141,15 @@ def run_job(
             try:
                 for item, score in zip(bar, scores, strict=True):
                     failed += score.failed
-                    stream.write(json.dumps(as_row(item, score)) + "\n")
+                    stream.write(json.dumps(as_row(item.image, item.prompt, score)) + "\n")
                     stream.flush()
             except KeyboardInterrupt:
                 tqdm.write(f"{partial}: what was scored is kept; --resume continues from there", file=sys.stderr)
                 raise
         with whole_file(out) as temporary:
-            write_rows(read_partial(partial), temporary, out.suffix)
+            write_rows(read_partial(partial), temporary, out.suffix, columns(scorer.model.labels))
         partial.unlink()
         return failed
-
-
-def as_row(item: Item, score: Score) -> dict[str, Any]:
-    """What the output says about an image, by column."""
-    return {"image": item.image, "prompt": item.prompt, **asdict(score)}
 
 
 def show_score(item: Item, score: Score, scorer: Scorer) -> str:
@@ -164,6 +159,7 @@ def show_score(item: Item, score: Score, scorer: Scorer) -> str:
         value = getattr(score, dimension)
         if value is not None:
             lines.append(f"{dimension:<16}{value:.2f}  {level_word(dimension, value)}")
+    lines += [f"{name:<16}{word}" for name, word in score.labels.items()]
     return "\n".join([*lines, f"{'status':<16}{score.status}", f"{'scored by':<16}{printable(scorer.name)}"])
 
 
@@ -214,23 +210,23 @@ def read_partial(partial: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def write_rows(rows: Iterator[dict[str, Any]], path: Path, suffix: str) -> None:
+def write_rows(rows: Iterator[dict[str, Any]], path: Path, suffix: str, names: list[str]) -> None:
     """Write rows in the format that the suffix names; numbers to the last digit, missing values empty."""
     if suffix == ".parquet":
-        types = {column: "float64" if column in DIMENSIONS else "string" for column in COLUMNS}
-        pd.DataFrame(rows, columns=COLUMNS).astype(types).to_parquet(path, index=False)
+        types = {name: "float64" if name in DIMENSIONS else "string" for name in names}
+        pd.DataFrame(rows, columns=names).astype(types).to_parquet(path, index=False)
         return
     # a file's name may hold bytes that are not text
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         if suffix == ".jsonl":
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         else:
-            write_csv(rows, stream)
+            write_csv(rows, stream, names)
 
 
-def write_csv(rows: Iterable[dict[str, Any]], stream: TextIO) -> None:
-    """Write rows as CSV with the header of `COLUMNS`."""
+def write_csv(rows: Iterable[dict[str, Any]], stream: TextIO, names: list[str]) -> None:
+    """Write rows as CSV with a header of their columns' names."""
     # all text is quoted: with "\n" as line end, the writer would leave a "\r" in a prompt bare
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer = csv.DictWriter(stream, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     writer.writerows({k: safe_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)

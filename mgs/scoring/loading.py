@@ -17,10 +17,9 @@ from mgs.machine import Machine
 from mgs.methods.method import Options
 from mgs.methods.mgs import MGSOptions
 from mgs.methods.table import METHODS, make_method
-from mgs.scoring.wording import remark_on_checkpoint
-from mgs.training.checkpoint import find_checkpoint, load_checkpoint
-
-ZERO_SHOT = "zero-shot, never trained on MOS"
+from mgs.scoring.wording import UNTRAINED, remark_on_checkpoint
+from mgs.training.checkpoint import load_checkpoint
+from mgs.training.find_checkpoint import find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def open_bare(
     made = make_method(backbone, config)
     scored = tuple(dimension for dimension in made.gives if dimension != "overall")  # whose shares nobody learned
     title = METHODS[method].title or method
-    remarks = ZERO_SHOT if method == "mgs" else f"{title}, as the weights were trained; not by MGS on MOS"
+    remarks = UNTRAINED if method == "mgs" else f"{title}, as the weights were trained; not by MGS on MOS"
     name = f"zero-shot {backbone.name}" if method == "mgs" else f"{title} with {backbone.name}"
     fingerprint = hashlib.sha256(f"{backbone.sha256} {config}".encode()).hexdigest()
     return make_engine(made, config, machine), Source(name, fingerprint, scored or made.gives, remarks=remarks)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 
 OK, ERROR = "ok", "error: "
@@ -18,6 +21,7 @@ class Score:
     correspondence: float | None
     overall: float | None
     status: str  # "ok", perhaps with remarks after a colon; "error: ..." where nothing could be scored
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)  # what the method tells besides
 
     @property
     def failed(self) -> bool:
@@ -25,7 +29,15 @@ class Score:
         return self.status.startswith(ERROR)
 
 
-COLUMNS = ["image", "prompt", *(field.name for field in fields(Score))]
+def columns(labels: Iterable[str] = ()) -> list[str]:
+    """The columns of a table of scores, with those of a method's labels."""
+    return ["image", "prompt", *DIMENSIONS, *labels, "status"]
+
+
+def as_row(image: str, prompt: str | None, score: Score) -> dict[str, Any]:
+    """A row of that table, by column."""
+    scores: dict[str, Any] = {dimension: getattr(score, dimension) for dimension in DIMENSIONS}
+    return {"image": image, "prompt": prompt, **scores, **score.labels, "status": score.status}
 
 
 def raise_failure(score: Score) -> Score:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import torch
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.table import load_backbone
 from mgs.config import Precision
-from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Dimension, Prompt
+from mgs.config_files import load_config
+from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Prompt
 from mgs.engine.batcher import Batcher
 from mgs.engine.engine import Engine
 from mgs.engine.predict import EVAL_BATCH
@@ -28,10 +28,11 @@ from mgs.methods.method import Options
 from mgs.scoring.explanation import Explanation, explain_picture
 from mgs.scoring.loading import Source, open_bare, open_checkpoint
 from mgs.scoring.own_process import OwnProcess
-from mgs.scoring.score import COLUMNS, Score, raise_failure
+from mgs.scoring.score import Score, as_row, columns, raise_failure
 from mgs.scoring.streaming import Scored, score_pairs
 from mgs.scoring.wording import describe
-from mgs.training.checkpoint import CHECKPOINT, fetch_checkpoint
+from mgs.training.checkpoint import CHECKPOINT
+from mgs.training.find_checkpoint import fetch_checkpoint
 
 
 class Scorer(OwnProcess):
@@ -70,9 +71,25 @@ class Scorer(OwnProcess):
 
     @classmethod
     @torch.inference_mode(False)
-    def zero_shot(cls, clip: str = "ViT-B/16", *, device: str = "auto", precision: Precision = "auto") -> Scorer:
-        """A scorer from a bare CLIP that has seen no MOS, at CLIP's own temperature; every status says so."""
-        return cls.of_backbone(load_backbone(clip, option="clip"), device=device, precision=precision)
+    def zero_shot(
+        cls,
+        clip: str | None = None,
+        *,
+        method: str = "mgs",
+        options: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> Scorer:
+        """A scorer from a bare CLIP, or from weights that another project trained; every status says so.
+
+        `clip` is a name or a file, by default what `method` is published with; `options` are the method's own, such as
+        `{"target": "quality"}`. MGS scores at CLIP's own temperature unless they say otherwise. Raises `UserError`.
+        """
+        words = [f"method={method}", *(f"options.{name}={value}" for name, value in (options or {}).items())]
+        config = load_config(None, ["name=zero-shot", *words])
+        backbone = load_backbone(clip or config.model.clip, option="clip")
+        own = config.options if options or method != "mgs" else None
+        return cls.of_backbone(backbone, method=method, options=own, device=device, precision=precision)
 
     @classmethod
     def of_backbone(
@@ -124,11 +141,8 @@ class Scorer(OwnProcess):
         images = as_images(images)
         pairs = list(zip(images, as_prompts(prompts, len(images)), strict=True))
         scores = self.score_stream(pairs, batch_size=batch_size, style=style)
-        rows = [
-            {"image": name_of(image), "prompt": prompt, **asdict(score)}
-            for (image, prompt), score in zip(pairs, scores, strict=True)
-        ]
-        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(DIMENSIONS, np.float64))
+        rows = [as_row(name_of(image), prompt, score) for (image, prompt), score in zip(pairs, scores, strict=True)]
+        return pd.DataFrame(rows, columns=columns(self.model.labels)).astype(dict.fromkeys(DIMENSIONS, np.float64))
 
     def rank(self, images: Sequence[ImageInput], prompt: str | None = None, *, by: str | None = None) -> pd.DataFrame:
         """Score images of one prompt, the best first: by correspondence where there is a prompt, else by quality."""
@@ -151,7 +165,7 @@ class Scorer(OwnProcess):
         except BadImage as error:
             raise UserError(str(error)) from None
 
-        def word(scores: dict[Dimension, float]) -> Score:
+        def word(scores: dict[str, float]) -> Score:
             return raise_failure(self.describe(Scored(text, True, remark, scores)))
 
         explanation: Explanation = self.batcher.call(

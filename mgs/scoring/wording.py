@@ -16,6 +16,7 @@ from mgs.prompts import clean_prompt
 from mgs.scoring.score import OK, Score, failure
 from mgs.scoring.streaming import Scored
 
+UNTRAINED = "zero-shot, never trained on MOS"
 GREEK_SIGNS = 2  # up to this many Greek letters are signs in a Latin prompt
 GENERATOR_SYNTAX = re.compile(  # commands of Stable Diffusion's programs, NovelAI and Midjourney
     r"[(\[][^()\[\]]*[^\d\s()\[\]]\s*:\s*\d{0,3}(?:\.\d{1,4})?\s*[)\]]|\(\(|\[\[|\{\{|<\w+:[^<>]+>|\bembedding:\S"
@@ -47,7 +48,8 @@ def describe(found: Scored, method: Method, scored: Sequence[str], remarks: str)
     if wrong := [dimension for dimension, value in told.items() if not math.isfinite(value)]:
         return failure(f"{', '.join(wrong)} not finite; score with precision=fp32, or use another checkpoint")
     said = "; ".join(filter(None, [found.remark, *remarks_on_prompt(found.prompt, method.backbone), remarks]))
-    return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK)
+    labels = {name: words[int(found.found[name])] for name, words in method.labels.items()}
+    return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK, labels=labels)
 
 
 def level_word(dimension: str, value: float) -> str:
@@ -57,6 +59,8 @@ def level_word(dimension: str, value: float) -> str:
 
 def remark_on_checkpoint(metadata: Mapping[str, Any]) -> str:
     """A remark on a checkpoint whose model knows no real images, by its metadata; "" for others."""
+    if not metadata["config"].get("train", {}).get("epochs", 1):
+        return UNTRAINED
     if metadata["config"]["data"]["dataset"] == "demo":
         return "trained on drawings"
     return "its CLIP knows drawings only" if metadata["backbone"]["name"] == "demo" else ""

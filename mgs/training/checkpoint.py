@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from tqdm import tqdm
 
 import mgs
 from mgs.backbones.backbone import Backbone
@@ -174,7 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             before = metadata.get(fact, now)  # of cuts, older versions have recorded less
             if (now | before if isinstance(now, dict) and isinstance(before, dict) else before) != now:
                 raise UserError(f"{path}: trained with another {fact}; score with mgs {metadata['mgs_version']}")
-        model = make_method(find_backbone(path, metadata["backbone"], tensors), config)
+        model = make_method(find_backbone(path, metadata["backbone"], tensors), config, new=False)
         if list(model.sentences) != metadata["sentences"]:
             raise UserError(
                 f"{path}: trained with other sentences than this version's; score with mgs {metadata['mgs_version']}"
@@ -205,45 +203,3 @@ def find_backbone(path: Path, facts: dict[str, Any], tensors: dict[str, torch.Te
     if found.sha256 != sha256:
         raise UserError(f"{path}: trained on another {name} (SHA-256 {sha256[:12]}...)")
     return found
-
-
-def newest_checkpoint(runs: Path, *, of_drawings: bool = False) -> Path | None:
-    """The checkpoint of the fold that was finished last, of those trained on real images, or on the demo's drawings."""
-    finished = sorted(runs.glob(f"*/fold_*/{FINISHED}"), key=lambda mark: mark.stat().st_mtime, reverse=True)
-    for file in (mark.with_name(CHECKPOINT) for mark in finished):
-        try:
-            metadata = read_metadata(file)
-        except UserError as error:
-            tqdm.write(f"passed over: {error}", file=sys.stderr)
-            continue
-        drawn = config_of(metadata["config"]).data.dataset == "demo"
-        if drawn if of_drawings else not (drawn or metadata["backbone"]["name"] == "demo"):
-            return file
-    return None
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint file that a path means: itself, its fold folder, or its run folder's first finished fold."""
-    if not path.is_dir():
-        return path
-    folds = sorted(mark.parent for mark in path.glob(f"fold_*/{FINISHED}"))
-    if (path / CHECKPOINT).exists():
-        return path / CHECKPOINT
-    if not folds:
-        raise UserError(f"{path}: no {CHECKPOINT}, and no finished fold; train first, or name a checkpoint")
-    return folds[0] / CHECKPOINT
-
-
-def fetch_checkpoint(name: str | Path) -> Path:
-    """The path, if it exists; else the checkpoint of a Hugging Face hub repository, downloaded. Raises `UserError`."""
-    if Path(name).exists():
-        return Path(name)
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise UserError(f"{name}: no such folder, and the hub needs: pip install huggingface_hub") from None
-    try:
-        return Path(hf_hub_download(str(name), CHECKPOINT))
-    except Exception as error:  # of the network, the hub and the name's syntax; they have no common base
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: no such folder, and not to be had from the hub: {reason}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -45,11 +46,8 @@ class TrainingLog:
         `loss` is the mean per image, in squared MOS points; `lr` is the towers' learning rate. `predictions` is on val
         and has the columns that `measure_folds` needs. Raises `OSError`, naming folder or file, if it cannot write.
         """
-        figures = {
-            str(row["dimension"]): {name: float(row[name]) for name in METRICS}
-            for row in measure_folds(predictions).to_dict("records")
-        }
-        line = {"epoch": epoch, "loss": loss, "lr": lr, "val": {d: without_nan(one) for d, one in figures.items()}}
+        figures = figures_on(predictions)
+        line = {"epoch": epoch, "loss": loss, "lr": lr, "val": figures}
         self.lines.append(line)
         with whole_file(self.folder / METRICS_FILE) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
@@ -58,14 +56,15 @@ class TrainingLog:
         return line
 
     def add_to_board(
-        self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame, figures: Mapping[str, Mapping[str, float]]
+        self, epoch: int, loss: float, lr: float, predictions: pd.DataFrame, figures: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """Show an epoch in TensorBoard."""
         self.board.add_scalar("train/loss", loss, epoch)
         self.board.add_scalar("train/learning_rate", lr, epoch)
         for dimension in dimensions_in(predictions):
             for name in ("srcc", "plcc"):
-                self.board.add_scalar(f"val/{name}/{dimension}", figures[dimension][name], epoch)
+                value = figures[dimension][name]
+                self.board.add_scalar(f"val/{name}/{dimension}", math.nan if value is None else value, epoch)
             self.board.add_figure(f"val/scatter/{dimension}", draw_scatter(predictions, dimension), epoch)
         self.board.flush()
 
@@ -73,6 +72,14 @@ class TrainingLog:
         """Show one validation image as the model saw it, with its scores: `views` is (V, 3, S, S), 0-1."""
         with naming(self.folder):
             self.board.add_figure("val/views", draw_views(views, row), epoch)
+
+
+def figures_on(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Each dimension's metrics, None where one is undefined; `predictions` has what `measure_folds` needs."""
+    return {
+        str(row["dimension"]): without_nan({name: float(row[name]) for name in METRICS})
+        for row in measure_folds(predictions).to_dict("records")
+    }
 
 
 def read_curves(folder: Path, fold: int) -> pd.DataFrame:

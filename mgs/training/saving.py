@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mgs.training.checkpoint import (
     fold_folder,
     write_checkpoint,
 )
+from mgs.training.log import figures_on
 from mgs.training.progress import PROGRESS, Setting, copy_progress, resume, write_progress
 from mgs.training.trainer import Trainer
 
@@ -138,16 +139,10 @@ class FoldSaver:
 
     def keep_best(self) -> None:
         """Begin to write the weights as they are now as the fold's checkpoint."""
-        facts = {
-            "dataset": self.setting.config.data.dataset,
-            "protocol": self.setting.fold.protocol,
-            "fold": self.setting.fold.number,
-            "fold_sha256": self.setting.fold.sha256,
-            "epoch": self.history.best_epoch,
-            "val": self.history.lines[self.history.best_epoch - 1]["val"],
-            "skipped_steps": self.trainer.counts.skipped,
-            "environment": environment(self.setting.device),
-        }
+        epoch = self.history.best_epoch
+        facts = facts_of_training(
+            self.setting, epoch, self.history.lines[epoch - 1]["val"], skipped=self.trainer.counts.skipped
+        )
         copies = copy_for_checkpoint(self.trainer.model, self.setting.config, facts)
         self.writer.submit(write_checkpoint, self.folder / CHECKPOINT, *copies)
 
@@ -167,9 +162,35 @@ class FoldSaver:
         self.writer.wait()
         if len(self.history.seconds) == len(self.history.lines):  # else an older version trained the first epochs
             write_json(self.folder / SECONDS, self.history.seconds)
-        with whole_file(self.folder / FINISHED) as path:
-            safe_table(pd.DataFrame(self.history.best_predictions)).to_csv(path, index=False)
+        write_finished(self.folder, pd.DataFrame(self.history.best_predictions))
         (self.folder / PROGRESS).unlink()
+
+
+def keep_untrained(folder: Path, setting: Setting, model: Method, predictions: pd.DataFrame) -> None:
+    """Keep a method that nothing was trained of, as if after epoch 0, with its predictions on val."""
+    facts = facts_of_training(setting, 0, figures_on(predictions), skipped=0)
+    write_checkpoint(folder / CHECKPOINT, *copy_for_checkpoint(model, setting.config, facts))
+    write_finished(folder, predictions)
+
+
+def facts_of_training(setting: Setting, epoch: int, val: Mapping[str, Any], *, skipped: int) -> dict[str, Any]:
+    """What a checkpoint says of how it came about."""
+    return {
+        "dataset": setting.config.data.dataset,
+        "protocol": setting.fold.protocol,
+        "fold": setting.fold.number,
+        "fold_sha256": setting.fold.sha256,
+        "epoch": epoch,
+        "val": val,
+        "skipped_steps": skipped,
+        "environment": environment(setting.device),
+    }
+
+
+def write_finished(folder: Path, predictions: pd.DataFrame) -> None:
+    """Mark a fold as finished, by its predictions on val."""
+    with whole_file(folder / FINISHED) as path:
+        safe_table(predictions).to_csv(path, index=False)
 
 
 def read_seconds(folder: Path) -> float | None:

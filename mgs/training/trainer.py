@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
 from mgs.config import Config, TrainConfig
 from mgs.datasets.samples import Sample
@@ -27,8 +27,8 @@ MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite, before
 RESTORED = ("optimizer", "schedule", "scaler")  # of a trainer, beside weights and counts
 
 
-def make_optimizer(model: Method, train: TrainConfig, *, steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """AdamW over what trains, and a cosine from `lr` to `final_lr` over exactly `steps` steps.
+def make_optimizer(model: Method, train: TrainConfig, *, epoch_steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """AdamW over what trains, and a cosine from `lr` to `final_lr` over exactly the run's steps, or a wave.
 
     What the method holds besides its backbone, the heads, may have a learning rate of its own.
     """
@@ -39,7 +39,19 @@ def make_optimizer(model: Method, train: TrainConfig, *, steps: int) -> tuple[to
         {"params": [p for p in heads if p.requires_grad], "lr": train.head_lr or train.lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=train.weight_decay, fused=True)  # one pass over the weights
-    return optimizer, CosineAnnealingLR(optimizer, T_max=steps, eta_min=train.final_lr)
+    if train.wave_epochs is None:
+        return optimizer, CosineAnnealingLR(optimizer, T_max=train.epochs * epoch_steps, eta_min=train.final_lr)
+    half = train.wave_epochs
+    return optimizer, LambdaLR(optimizer, lambda step: wave(step // epoch_steps, half))
+
+
+def wave(epoch: int, half: int) -> float:
+    """The share of the learning rate in an epoch, counted from 0: it falls in `half` epochs, then rises in as many.
+
+    So IPCE and LIQE train: `CosineAnnealingLR(T_max=half)` beyond its period, less the epochs in which it is 0.
+    """
+    period, place = divmod(epoch, 2 * half - 1)
+    return (1 + math.cos(math.pi * (2 * half * period + place + (place >= half)) / half)) / 2
 
 
 @dataclass
@@ -64,8 +76,9 @@ class Trainer:
         """
         self.loader, self.engine, self.model, self.config = loader, loader.engine, loader.engine.method, config
         self.samples = samples
-        self.steps = config.train.epochs * math.ceil(len(samples) / config.train.batch_size)  # of the whole run
-        self.optimizer, self.schedule = make_optimizer(self.model, config.train, steps=self.steps)
+        epoch_steps = math.ceil(len(samples) / config.train.batch_size)
+        self.steps = config.train.epochs * epoch_steps  # of the whole run
+        self.optimizer, self.schedule = make_optimizer(self.model, config.train, epoch_steps=epoch_steps)
         machine = self.engine.machine
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype == torch.float16)
         self.counts = Counts()
