@@ -28,6 +28,7 @@ MEASURED = (
     "addition counting as two. Texts: the part of it that embeds texts, which is done once for each distinct text.",
     "Images a second: while the test set was scored on the machine named, from decoded images where they fit in "
     "memory. Training: minutes for one fold, val included, on the machine that trained it.",
+    "A method that has a model for each target is charged for all of its models together.",
 )
 COST_COLUMNS: dict[str, Callable[[Costs], str]] = {
     "parameters (M)": lambda costs: scaled(costs.parameters, 1e-6),
@@ -138,8 +139,6 @@ def cost_table(comparison: Comparison) -> Table:
         rows = [[*row, place] for row, place in zip(rows, places, strict=True)]
     else:
         notes += [f"Scored on {place}." for place in known]
-    if any(len(entry.runs) > 1 for entry in comparison.entries):
-        notes.append("The costs of a row of several runs are those of their models together.")
     if any(MISSING in row for row in rows):
         notes.append("A dash: not recorded, as in reports and trainings of older versions.")
     return Table("Costs", header, rows, notes=tuple(notes))
