@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mgs.backbones.architecture import Activation
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.table import load_backbone
 from mgs.config import Precision
@@ -70,9 +71,20 @@ class Scorer(OwnProcess):
 
     @classmethod
     @torch.inference_mode(False)
-    def zero_shot(cls, clip: str = "ViT-B/16", *, device: str = "auto", precision: Precision = "auto") -> Scorer:
-        """A scorer from a bare CLIP that has seen no MOS, at CLIP's own temperature; every status says so."""
-        return cls.of_backbone(load_backbone(clip, option="clip"), device=device, precision=precision)
+    def zero_shot(
+        cls,
+        clip: str = "ViT-B/16",
+        *,
+        activation: Activation | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> Scorer:
+        """A scorer from a bare CLIP that has seen no MOS, at CLIP's own temperature; every status says so.
+
+        `activation` is for a file that does not say its own.
+        """
+        backbone = load_backbone(clip, option="clip", activation=activation)
+        return cls.of_backbone(backbone, device=device, precision=precision)
 
     @classmethod
     def of_backbone(
