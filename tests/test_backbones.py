@@ -1,6 +1,8 @@
 """Every kind of CLIP against the library that it comes from, on random weights that are large enough to tell apart."""
 
+import copy
 import json
+import sys
 
 import pytest
 import torch
@@ -8,10 +10,17 @@ from conftest import embed_views
 from safetensors.torch import save_file
 
 from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.load_open_clip import options_for
 from mgs.backbones.openai import openai_clip
 from mgs.backbones.packing import PackedTexts
 from mgs.backbones.table import load_backbone
+from mgs.config import Config, ModelConfig
+from mgs.engine.engine import make_engine
+from mgs.engine.halves import describe_key
 from mgs.errors import UserError
+from mgs.machine import Machine
+from mgs.methods.table import make_method
+from mgs.training.checkpoint import load_checkpoint, save_checkpoint
 
 TEXTS = ["", "a cat", "A photo of bad quality that appears fairly realistic.", "word " * 100]
 CLOSE = 1e-5
@@ -276,3 +285,108 @@ def test_learned_words_are_read_like_texts_and_get_gradients(small_clip):
     torch.testing.assert_close(found, embed_texts(backbone, texts), atol=1e-6, rtol=0)
     found[:, 0].sum().backward()
     assert words.grad.abs().amax(-1).min() > 0
+
+
+@pytest.fixture(scope="module")
+def siglip_folder(tmp_path_factory):
+    """A folder in open_clip's form, of a small model like SigLIP: a text is read at its last place, after padding."""
+    open_clip = pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    folder = tmp_path_factory.mktemp("siglip")
+    vision = {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none", "image_size": 160}
+    text = {"context_length": 24, "width": 64, "heads": 2, "layers": 2, "no_causal_mask": True, "pool_type": "last"}
+    config = {"embed_dim": 64, "custom_text": True, "init_logit_bias": -10, "vision_cfg": vision, "text_cfg": text}
+    sizes = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
+    (folder / "open_clip_config.json").write_text(json.dumps(sizes))
+    with torch.no_grad():
+        model = enlarge(open_clip.create_model(f"local-dir:{folder}"))
+    save_open_clip(model, folder)
+    return folder, model
+
+
+def test_a_clip_of_another_kind_is_run_by_open_clip_itself(siglip_folder):
+    import open_clip
+
+    folder, model = siglip_folder
+    backbone = load_backbone(f"local-dir:{folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS)
+    truth = model.encode_image(some_views(backbone)), model.encode_text(tokens)
+    assert_same(backbone.train(), *truth)
+    assert (backbone.size, backbone.context, backbone.published) == (160, 24, False)
+    assert backbone.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    torch.testing.assert_close(embed_texts(backbone, fixed=True), unit(truth[1]), atol=CLOSE, rtol=0)
+    assert [backbone.is_too_long(f"{'word ' * count}") for count in (22, 23)] == [False, True]
+    assert backbone.logit_scale.shape == ()
+    copied = copy.deepcopy(backbone)  # as for every fold
+    copied.freeze(0.5, stem=True)
+    trains = {name: parameter.requires_grad for name, parameter in copied.clip.named_parameters()}
+    assert not any(trains[name] for name in ("logit_scale", "logit_bias", "visual.trunk.patch_embed.proj.weight"))
+    assert not trains["visual.trunk.blocks.0.attn.qkv.weight"]
+    assert trains["visual.trunk.blocks.5.attn.qkv.weight"]
+    assert not trains["text.transformer.resblocks.0.attn.in_proj_weight"]
+    assert trains["text.transformer.resblocks.1.attn.in_proj_weight"]
+    assert not trains["text.token_embedding.weight"]
+    with pytest.raises(UserError, match="cannot learn prompts"):
+        backbone.word_vectors(torch.zeros(1, 3, dtype=torch.int64))
+
+
+def test_a_plain_clip_of_open_clips_is_run_by_our_own_towers(tmp_path):
+    model = open_clip_model(quick_gelu=False)
+    save_open_clip(model, tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(open_clip_json(quick_gelu=False)))
+    backbone = load_backbone(f"local-dir:{tmp_path}")
+    assert isinstance(backbone, CLIPBackbone)
+    assert_same(backbone, *open_clip_truth(model, backbone))
+    assert backbone.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("open_clip:ViT-B-32/guess", "open_clip:ViT-B-32/laion2b_s34b_b79k"),
+        ("open_clip:ViT-B-32", "open_clip:ViT-B-32/laion2b_s34b_b79k"),
+        ("open_clip:ViT-Z/laion2b", "no model ViT-Z"),
+        ("local-dir:nowhere", "not to be had from open_clip"),
+    ],
+)
+def test_a_name_that_open_clip_does_not_know_is_one_line(name, part):
+    pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    assert part in refused(name)
+    assert "leave model.activation=gelu out" in refused(name, activation="gelu")
+
+
+def test_the_activation_is_that_of_the_weights_and_not_of_the_model_that_open_clip_lists_them_under():
+    open_clip = pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    assert options_for(open_clip, "ViT-B-32", "openai", {}, "x") == {"force_quick_gelu": True}
+    assert options_for(open_clip, "ViT-B-32", "laion2b_s34b_b79k", {}, "x") == {}
+    with pytest.raises(UserError, match="without -quickgelu"):
+        options_for(open_clip, "ViT-B-32", "laion2b_s34b_b79k", {"quick_gelu": True}, "x")
+
+
+def test_a_folder_that_wants_its_own_code_to_be_run_is_refused(tmp_path):
+    pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    wanted = open_clip_json(quick_gelu=False)
+    wanted["model_cfg"]["text_cfg"] = {**TEXT, "tokenizer_kwargs": {"trust_remote_code": True}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(wanted))
+    assert "never done" in refused(f"local-dir:{tmp_path}")
+
+
+def test_without_open_clip_the_remedy_is_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    assert "pip install 'open_clip_torch" in refused("hf-hub:timm/ViT-B-16-SigLIP2")
+
+
+def test_a_checkpoint_keeps_what_the_tensors_do_not_show(tmp_path, small_clip):
+    save_file(enlarge(small_clip).state_dict(), tmp_path / "clip.safetensors")
+    backbone = load_backbone(str(tmp_path / "clip.safetensors"), activation="gelu")
+    config = Config(name="x", model=ModelConfig(clip="mine", activation="gelu"))
+    facts = {"dataset": "custom", "protocol": "published", "fold": 1, "epoch": 1, "val": {"quality": {"srcc": 0.5}}}
+    save_checkpoint(tmp_path / "best.safetensors", make_method(backbone, config), config, facts)
+    found = load_checkpoint(tmp_path / "best.safetensors").model.backbone
+    assert found.architecture == backbone.architecture
+    torch.testing.assert_close(embed_texts(found), embed_texts(backbone), atol=0, rtol=0)
+    plain = load_backbone(str(tmp_path / "clip.safetensors"))
+    assert plain.sha256 != backbone.sha256
+    engines = [
+        make_engine(make_method(one, config), config, Machine.choose("cpu", "fp32")) for one in (plain, backbone)
+    ]
+    assert len({describe_key(engine, torch.float32) for engine in engines}) == 2

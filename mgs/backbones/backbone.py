@@ -23,6 +23,7 @@ class Backbone(nn.Module, ABC):
     name: str  # as it was asked for: a row of BACKBONES, or a file
     sha256: str  # of the file that it was read from; where `architecture` is not OpenAI's, of both
     architecture: Architecture = OPENAI  # what the tensors do not show
+    embeddable: bool = True  # a checkpoint can hold all of it, so it need not be published
     trainable: bool = True  # False: it is only ever frozen
     any_size: bool = False  # it takes views of any size, not only size x size
     published: bool = False  # anyone can fetch the same weights by `name`, as its row says

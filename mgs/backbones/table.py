@@ -9,7 +9,9 @@ from pathlib import Path
 
 from mgs.backbones.architecture import Activation
 from mgs.backbones.backbone import Backbone
+from mgs.backbones.load_open_clip import load_open_clip
 from mgs.backbones.local import load_local, load_openai
+from mgs.backbones.open_clip import FOLDER, HUB, NAMED, PUBLISHED
 from mgs.backbones.openai import NAMES, RESNETS, download
 from mgs.errors import UserError
 
@@ -44,10 +46,9 @@ BACKBONES = {
 def load_backbone(name: str, *, option: str | None = "model.clip", activation: Activation | None = None) -> Backbone:
     """A backbone from a name of `BACKBONES`, or from a local file or folder, in float32.
 
-    docs/backbones.md lists the kinds of files; the tensors' shapes give the architecture. `activation` says what a file
-    may leave open. A published one is downloaded once and its SHA-256 checked. Raises `UserError` where nothing usable
-    is found; only a published one that is not on disk yet touches the network. `option` is what errors call the setting
-    that holds the name, None where nobody can set it.
+    docs/backbones.md lists the kinds; the tensors' shapes give the architecture. `activation` says what a file may
+    leave open. Only what is published and not on disk yet touches the network. `option` is what errors call the
+    setting that holds the name, None where nobody can set it. Raises `UserError` where nothing usable is found.
     """
     source = f"{option}={name}" if option else name
     if name in BACKBONES:
@@ -57,15 +58,19 @@ def load_backbone(name: str, *, option: str | None = "model.clip", activation: A
         backbone = BACKBONES[name].load(name, source, remedy)
         backbone.published = BACKBONES[name].published
         return backbone
+    if name.startswith((NAMED, HUB, FOLDER)):
+        if activation:
+            raise UserError(f"{source}: its activation is known; leave model.activation={activation} out")
+        return load_open_clip(name, source)
     path = Path(name).expanduser()
     if not path.exists():
         raise UserError(
             f"{source}: no such file, and not a name that is known; "
-            f"give a path to CLIP weights, or one of {', '.join(BACKBONES)}"
+            f"give a path to CLIP weights, or one of {', '.join(BACKBONES)}, {NAMED}MODEL/WEIGHTS, {HUB}ORG/NAME"
         )
     return load_local(path, source, name=name, activation=activation)
 
 
 def is_published(name: str) -> bool:
     """Whether anyone can fetch a backbone of this name."""
-    return name in BACKBONES and BACKBONES[name].published
+    return name.startswith(PUBLISHED) or (name in BACKBONES and BACKBONES[name].published)

@@ -77,9 +77,11 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold
             if not root.exists():  # another process may have drawn it meanwhile
                 write_demo(root)
     folds = find_folds(config.data, config.folds)
-    method = make_method(
-        load_backbone(config.model.clip, activation=config.model.activation), config
-    )  # perhaps a download
+    backbone = load_backbone(config.model.clip, activation=config.model.activation)  # perhaps a download
+    if not (backbone.published or backbone.embeddable):
+        remedy = "put it on the Hugging Face hub, and say hf-hub:ORG/NAME"
+        raise UserError(f"model.clip={config.model.clip}: checkpoints cannot hold a CLIP of this kind; {remedy}")
+    method = make_method(backbone, config)
     there = dimensions_of([sample for fold in folds for sample in fold.train])
     if not set(there) & set(method.gives):
         problem = f"gives {', '.join(method.gives)}, the data has MOS for {', '.join(there)}"
@@ -123,9 +125,8 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             for folder in folders.values():
                 locks.enter_context(lock_fold(folder))
             open_run_folder(config, list(folders.values()))
-        backbone = load_backbone(
-            config.model.clip, activation=config.model.activation
-        )  # read once; each fold trains a copy
+        # read once; each fold trains a copy
+        backbone = load_backbone(config.model.clip, activation=config.model.activation)
         for fold in folds:
             folder = folders[fold.number]
             remove_unfinished(folder)
