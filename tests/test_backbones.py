@@ -2,11 +2,13 @@
 
 import copy
 import json
+import pickle
 import sys
 
 import pytest
 import torch
-from conftest import embed_views
+from conftest import embed_views, score_views
+from PIL import Image
 from safetensors.torch import save_file
 
 from mgs.backbones.clip import CLIPBackbone
@@ -14,12 +16,15 @@ from mgs.backbones.load_open_clip import options_for
 from mgs.backbones.openai import openai_clip
 from mgs.backbones.packing import PackedTexts
 from mgs.backbones.table import load_backbone
+from mgs.cli.scorer_options import open_scorer
 from mgs.config import Config, ModelConfig
+from mgs.dimensions import Prompt
 from mgs.engine.engine import make_engine
 from mgs.engine.halves import describe_key
 from mgs.errors import UserError
 from mgs.machine import Machine
 from mgs.methods.table import make_method
+from mgs.scoring.scorer import Scorer
 from mgs.training.checkpoint import load_checkpoint, save_checkpoint
 
 TEXTS = ["", "a cat", "A photo of bad quality that appears fairly realistic.", "word " * 100]
@@ -287,6 +292,17 @@ def test_learned_words_are_read_like_texts_and_get_gradients(small_clip):
     assert words.grad.abs().amax(-1).min() > 0
 
 
+def test_a_checkpoint_of_a_resnet_holds_its_statistics(tmp_path, resnet):
+    save_file(resnet.state_dict(), tmp_path / "rn.safetensors")
+    backbone = load_backbone(str(tmp_path / "rn.safetensors"))
+    config = Config(name="x", method="clip-iqa", model=ModelConfig(clip="mine"))
+    facts = {"dataset": "custom", "protocol": "published", "fold": 1, "epoch": 0, "val": {"quality": {"srcc": 0.5}}}
+    save_checkpoint(tmp_path / "best.safetensors", make_method(backbone, config), config, facts)
+    found = load_checkpoint(tmp_path / "best.safetensors").model.backbone
+    views = some_views(backbone)
+    torch.testing.assert_close(embed_views(found, views), embed_views(backbone, views), atol=0, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def siglip_folder(tmp_path_factory):
     """A folder in open_clip's form, of a small model like SigLIP: a text is read at its last place, after padding."""
@@ -390,3 +406,27 @@ def test_a_checkpoint_keeps_what_the_tensors_do_not_show(tmp_path, small_clip):
         make_engine(make_method(one, config), config, Machine.choose("cpu", "fp32")) for one in (plain, backbone)
     ]
     assert len({describe_key(engine, torch.float32) for engine in engines}) == 2
+
+
+def test_an_image_is_scored_and_gradients_flow_through_a_clip_of_another_kind(siglip_folder):
+    backbone = load_backbone(f"local-dir:{siglip_folder[0]}")
+    scorer = pickle.loads(pickle.dumps(Scorer.of_backbone(backbone, device="cpu")))
+    picture = Image.linear_gradient("L").resize((600, 520)).convert("RGB")
+    assert scorer.score(picture, "a grey wall, brighter below").status.startswith("ok")
+    method = make_method(backbone.requires_grad_(True), Config()).train()
+    with torch.enable_grad():
+        scores = score_views(method, some_views(backbone)[None, :2], [Prompt("a cat, a dog", "keywords")])
+        sum(scores.values()).sum().backward()
+    moved = {name for name, parameter in backbone.clip.named_parameters() if parameter.grad is not None}
+    assert {"visual.trunk.blocks.5.mlp.fc1.weight", "text.transformer.resblocks.1.mlp.c_fc.weight"} <= moved
+    assert "visual.trunk.blocks.0.mlp.fc1.weight" not in moved
+
+
+def test_scoring_can_say_the_activation_of_a_bare_clip_and_of_nothing_else(tmp_path, small_clip):
+    save_file(small_clip.state_dict(), tmp_path / "clip.safetensors")
+    words = ["model.activation=gelu", "device=cpu"]
+    scorer = open_scorer(None, words, [], clip=str(tmp_path / "clip.safetensors"))
+    assert scorer.model.backbone.architecture.text.activation == "gelu"
+    for options in ({}, {"clip": "demo", "settings": ["model.clip=x"]}, {"clip": "demo"}):
+        with pytest.raises(UserError, match=r"model\.(activation|clip)"):
+            open_scorer(None, **{"settings": words, "images": [], **options})

@@ -68,6 +68,10 @@ def read_description(content: Mapping[str, Any], pixels: Mapping[str, Any]) -> t
         "embed_dim": content.get("projection_dim"),
         "vision_cfg.image_size": vision.get("image_size"),
         "vision_cfg.patch_size": vision.get("patch_size"),
+        "vision_cfg.width": vision.get("hidden_size"),
+        "vision_cfg.layers": vision.get("num_hidden_layers"),
+        "text_cfg.width": text.get("hidden_size"),
+        "text_cfg.layers": text.get("num_hidden_layers"),
     }
     towers = read_tower("vision_config", vision, 768, 12), read_tower("text_config", text, 512, 8)
     pixels = section(pixels, "image_processor") or pixels  # as newer versions save it
