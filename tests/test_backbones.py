@@ -15,7 +15,7 @@ from mgs.backbones.clip import CLIPBackbone
 from mgs.backbones.load_open_clip import options_for
 from mgs.backbones.openai import openai_clip
 from mgs.backbones.packing import PackedTexts
-from mgs.backbones.table import load_backbone
+from mgs.backbones.table import load_backbone, load_for_training
 from mgs.cli.scorer_options import open_scorer
 from mgs.config import Config, ModelConfig
 from mgs.dimensions import Prompt
@@ -252,6 +252,9 @@ def test_a_resnet_equals_openais_and_never_trains(tmp_path, resnet):
     assert_same(backbone.train(), *truth)
     backbone.freeze(0, stem=False)
     assert not backbone.trainable
+    with pytest.raises(UserError, match="a ResNet is not trained here; choose a ViT"):
+        load_for_training(str(tmp_path / "rn.safetensors"))
+    assert load_for_training(str(tmp_path / "rn.safetensors"), trains=False).size == 64
     assert not any(weight.requires_grad for weight in backbone.parameters())
     assert embed_views(backbone, some_views(backbone)[None]).shape == (1, 3, 32)
 
@@ -341,6 +344,8 @@ def test_a_clip_of_another_kind_is_run_by_open_clip_itself(siglip_folder):
     assert not trains["text.transformer.resblocks.0.attn.in_proj_weight"]
     assert trains["text.transformer.resblocks.1.attn.in_proj_weight"]
     assert not trains["text.token_embedding.weight"]
+    with pytest.raises(UserError, match="checkpoints cannot hold"):
+        load_for_training(f"local-dir:{folder}")
     with pytest.raises(UserError, match="cannot learn prompts"):
         backbone.word_vectors(torch.zeros(1, 3, dtype=torch.int64))
 

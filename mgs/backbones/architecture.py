@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -67,7 +68,7 @@ def architecture_of(content: Any) -> Architecture:
 def recorded_architecture(facts: Mapping[str, Any]) -> Architecture:
     """What a checkpoint says of its backbone; older ones say only mean and std, or nothing. Raises `ValueError`."""
     statistics = {name: facts[name] for name in ("mean", "std") if name in facts}
-    return architecture_of({**OPENAI.describe(), **statistics, **facts.get("architecture", {})})
+    return architecture_of({**OPENAI.describe(), **facts.get("architecture", {}), **statistics})
 
 
 def as_channels(name: str, values: Any, least: float) -> Channels:
@@ -76,7 +77,7 @@ def as_channels(name: str, values: Any, least: float) -> Channels:
     plain = all(type(n) in (int, float) and math.isfinite(n) and least <= n < 10 for n in numbers)
     if len(numbers) != 3 or not plain:
         raise ValueError(f"{name}: must be three numbers from {least:g} to 10")
-    red, green, blue = map(float, numbers)
+    red, green, blue = array("f", numbers)  # rounded to float32, as tensors have them
     return red, green, blue
 
 

@@ -71,6 +71,23 @@ def load_backbone(name: str, *, option: str | None = "model.clip", activation: A
     return load_local(path, source, name=name, activation=activation)
 
 
+def load_for_training(name: str, *, activation: Activation | None = None, trains: bool = True) -> Backbone:
+    """`load_backbone` of what `model.clip` names; a `UserError` for what no checkpoint could hold or fetch again.
+
+    With `trains`, its own weights are to be trained, which ResNets refuse, before a download where their name tells.
+    """
+    refusal = f"model.clip={name}: a ResNet is not trained here; choose a ViT"
+    if trains and name in RESNETS:
+        raise UserError(refusal)
+    backbone = load_backbone(name, activation=activation)
+    if trains and not backbone.trainable:
+        raise UserError(refusal)
+    if not (backbone.published or backbone.embeddable):
+        remedy = "put it on the Hugging Face hub, and say hf-hub:ORG/NAME"
+        raise UserError(f"model.clip={name}: checkpoints cannot hold a CLIP of this kind; {remedy}")
+    return backbone
+
+
 def is_published(name: str) -> bool:
     """Whether anyone can fetch a backbone of this name."""
     return name.startswith(PUBLISHED) or (name in BACKBONES and BACKBONES[name].published)

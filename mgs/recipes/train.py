@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.describe_parameters import describe_parameters
-from mgs.backbones.table import load_backbone
+from mgs.backbones.table import load_backbone, load_for_training
 from mgs.config import NOT_THE_RUN, Config, DataConfig, differing_keys
 from mgs.config_files import load_config, load_configs, refuse_other_run, save_config
 from mgs.datasets.audit import audit
@@ -77,10 +77,7 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold
             if not root.exists():  # another process may have drawn it meanwhile
                 write_demo(root)
     folds = find_folds(config.data, config.folds)
-    backbone = load_backbone(config.model.clip, activation=config.model.activation)  # perhaps a download
-    if not (backbone.published or backbone.embeddable):
-        remedy = "put it on the Hugging Face hub, and say hf-hub:ORG/NAME"
-        raise UserError(f"model.clip={config.model.clip}: checkpoints cannot hold a CLIP of this kind; {remedy}")
+    backbone = load_for_training(config.model.clip, activation=config.model.activation)  # perhaps a download
     method = make_method(backbone, config)
     there = dimensions_of([sample for fold in folds for sample in fold.train])
     if not set(there) & set(method.gives):
