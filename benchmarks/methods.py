@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.plain import Plain, plain_texts, plain_views
+from benchmarks.plain import Clip, Plain, plain_texts, plain_views
 from benchmarks.speed import RATE, Bench
 from mgs.backbones.clip import CLIPBackbone
-from mgs.backbones.openai import Clip, openai_clip
+from mgs.backbones.openai import openai_clip
 from mgs.config_files import load_config
 from mgs.dimensions import Prompt
 from mgs.engine.engine import Engine, make_engine

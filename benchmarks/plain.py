@@ -7,14 +7,15 @@ savings can be switched on one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mgs.backbones.clip import CLIPBackbone
-from mgs.backbones.openai import Clip, token_numbers
+from mgs.backbones.openai import openai_clip, token_numbers
 from mgs.backbones.packing import PackedTexts
 from mgs.dimensions import Prompt
 from mgs.methods.fragments import split_prompt
@@ -22,8 +23,25 @@ from mgs.methods.method import Scores
 from mgs.methods.templates import sentences
 from mgs.prompts import clean_prompt
 
+Clip: TypeAlias = Any  # clip.model.CLIP; the package ships no types
 CONTEXT = 77
 LEVELS = torch.tensor([0.0, 1.25, 2.5, 3.75, 5.0])
+
+
+def openai_module(state: Mapping[str, Tensor]) -> Clip:
+    """openai-clip's own module, in float32, of weights with its names and a vision transformer's."""
+    width, _, _, patch = state["visual.conv1.weight"].shape
+    grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+    text_width, embed = state["text_projection"].shape
+    layers = [
+        len({name.split(".resblocks.")[1].split(".")[0] for name in state if name.startswith(f"{tower}.resblocks.")})
+        for tower in ("visual.transformer", "transformer")
+    ]
+    text = len(state["positional_embedding"]), len(state["token_embedding.weight"]), text_width, text_width // 64
+    with torch.random.fork_rng(devices=[]):  # the weights it begins with are drawn from the process's generator
+        clip = openai_clip().model.CLIP(embed, patch * grid, layers[0], width, patch, *text, layers[1])
+    clip.load_state_dict(state)
+    return clip.float().eval()
 
 
 def plain_views(clip: Clip, views: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.plain import Plain, Way, lean_views, short_texts
+from benchmarks.plain import Clip, Plain, Way, lean_views, openai_module, short_texts
 from mgs.backbones.clip import CLIPBackbone
-from mgs.backbones.openai import Clip, build_clip, openai_clip
+from mgs.backbones.openai import openai_clip
 from mgs.backbones.table import load_backbone
 from mgs.config import Config, Precision
 from mgs.datasets.read_table import read_table
@@ -178,7 +178,7 @@ def load_clip(name: str) -> Clip:
     """The CLIP of that name, or one of ViT-B/16's shape with random weights."""
     if not name:
         return openai_clip().model.CLIP(*VIT_B_16).eval()
-    return build_clip(load_backbone(name, option="--model").state_dict(), name)
+    return openai_module(load_backbone(name, option="--model").state_dict())
 
 
 def read_samples(root: Path, count: int) -> list[Sample]:

@@ -56,7 +56,8 @@ class ViewsConfig:
 
 @dataclass
 class ModelConfig:
-    clip: str = "ViT-B/16"  # an OpenAI name, a local file, or demo
+    clip: str = "ViT-B/16"  # an OpenAI name, a local file or folder, demo, or what docs/backbones.md lists
+    activation: Literal["quick_gelu", "gelu"] | None = None  # null: as the file says; for a file that does not say it
     frozen_blocks: float = 0.5  # share of each tower's residual blocks, counted from the input
     freeze_stem: bool = False  # freeze also the layers below the first block: patch, token and position embeddings
 

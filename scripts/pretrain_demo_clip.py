@@ -32,7 +32,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
-from mgs.backbones.clip import MEAN, STD
+from mgs.backbones.architecture import MEAN, STD
 from mgs.demo import generators as generators
 from mgs.demo.prompts import STYLES, sample_content, write_prompt
 from mgs.files import whole_file

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from mgs.backbones.clip import MEAN, STD
-from mgs.backbones.openai import build_clip
+from benchmarks.plain import openai_module
+from mgs.backbones.architecture import MEAN, STD
 from mgs.backbones.table import load_backbone
 from mgs.demo.generators import (
     AUTHENTICITY_DAMAGES,
@@ -236,7 +236,7 @@ def test_the_demo_clip_is_small_and_says_how_it_was_made() -> None:
 def test_the_demo_clip_loads_into_openais_architecture_and_tells_most_colours_apart() -> None:
     import clip
 
-    model = build_clip(load_backbone("demo").state_dict(), ASSET)
+    model = openai_module(load_backbone("demo").state_dict())
     asked = [Content(((colour, "square"),)) for colour in COLOURS]
     pictures = [draw(as_asked(content), Damage(), np.random.default_rng(0)) for content in asked]
     views = torch.stack([views_of(picture)[0] for picture in pictures])

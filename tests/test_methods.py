@@ -12,10 +12,12 @@ import pytest
 import torch
 from conftest import random_clip
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from benchmarks.plain import openai_module
 from mgs.backbones.clip import CLIPBackbone
-from mgs.backbones.openai import build_clip, openai_clip, read_state_dict
+from mgs.backbones.openai import openai_clip
+from mgs.backbones.table import load_backbone
 from mgs.cli import app
 from mgs.config import Config, ModelConfig, TrainConfig
 from mgs.config_files import load_config
@@ -29,6 +31,7 @@ from mgs.images.cache import ImageCache
 from mgs.images.cuts import Cuts, Draw, all_corners, cut_views
 from mgs.images.decode import read_image
 from mgs.machine import Machine
+from mgs.methods.clip_iqa_plus import CLIPIQAPlusOptions
 from mgs.methods.ipce import TargetOptions
 from mgs.methods.liqe import LIQEOptions
 from mgs.methods.losses import absolute_error, fidelity
@@ -101,6 +104,52 @@ def test_clip_iqa_and_clip_score_equal_their_plain_forms(clip, pictures, name):
     assert score(engine_of(clip, "clip-iqa"), path) == pytest.approx(expected, abs=5e-5)
     expected = 2 * oracles.clip_score(clip, picture, PROMPT)  # 0-2.5 on 0-5
     assert score(engine_of(clip, "clip-score"), path) == {"correspondence": pytest.approx(expected, abs=5e-5)}
+
+
+def test_clip_iqa_plus_equals_its_plain_form_with_a_published_context(clip, pictures, tmp_path):
+    context = torch.randn(16, 64, generator=torch.Generator().manual_seed(5)) * 0.3
+    torch.save(context.half(), tmp_path / "bare.pt")
+    state = {"generator.clipmodel_0.prompt_learner.ctx": context, "step_counter": torch.zeros(1)}
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "mmcv.pt")
+    path = pictures / "wide.png"
+    for file, tolerance in (("bare.pt", 2e-3), ("mmcv.pt", 5e-5)):
+        engine = engine_of(clip, "clip-iqa-plus", CLIPIQAPlusOptions("authenticity", str(tmp_path / file)))
+        expected = 5 * oracles.clip_iqa_plus(clip, Image.open(path), context)
+        assert score(engine, path) == {"authenticity": pytest.approx(expected, abs=tolerance)}
+    torch.save(torch.zeros(16, 512), tmp_path / "wide.pt")
+    (tmp_path / "text.pt").write_text("no tensor")
+    for file, problem in (
+        ("wide.pt", r"shape \(16, 512\), not 16 vectors"),
+        ("text.pt", "no context"),
+        ("x", "no such"),
+    ):
+        with pytest.raises(UserError, match=rf"options\.context=.*{file}: .*{problem}"):
+            engine_of(clip, "clip-iqa-plus", CLIPIQAPlusOptions("quality", str(tmp_path / file)))
+
+
+def test_clip_iqa_sees_pictures_at_their_own_size_with_a_resnet(pictures, tmp_path):
+    torch.manual_seed(3)
+    module = openai_clip().model.CLIP(32, 64, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 2).eval()
+    for norm in (one for one in module.visual.modules() if isinstance(one, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1), norm.running_var.uniform_(0.5, 2), norm.weight.data.uniform_(0.5, 2)
+    save_file(module.state_dict(), tmp_path / "rn.safetensors")
+    backbone = load_backbone(str(tmp_path / "rn.safetensors"))
+    config = Config(method="clip-iqa")
+    engine = make_engine(make_method(backbone, config), config, CPU)
+    engine.method.eval()
+    module.visual.attnpool.positional_embedding.data = torch.zeros(1, 512)  # which any number of places can add
+    scale = module.logit_scale.exp().item()
+    names = ["square.png", "wide.png", "square.png", "small.png"]  # one batch of several sizes
+    read = [read_image(pictures / name, engine.cuts.fit) for name in names]
+    with torch.no_grad():
+        batch = engine.stage(read, [Prompt("")] * len(names))
+        found = engine.score(batch)["quality"]
+    for i, position in enumerate(batch.order):
+        view = oracles.to_normal(Image.open(pictures / names[position]))
+        assert view.shape[1:] == read[position].shape[1:]
+        view = oracles.image_vector(module, view)
+        good, bad = (scale * view @ oracles.text_vector(module, f"{word} photo.") for word in ("Good", "Bad"))
+        assert found[i].item() == pytest.approx(5 * oracles.softmax([good, bad])[0], abs=1e-4)
 
 
 def test_losses_equal_their_plain_forms():
@@ -339,7 +388,7 @@ def test_a_method_that_trains_nothing_is_tested_as_it_is(here):
     (table,) = (here / "runs/bare/report").glob("predictions_*.csv")
     row = pd.read_csv(table).iloc[0]
     picture = Image.open(here / row["image"])
-    model = build_clip(read_state_dict(here / "clip.safetensors", "clip"), "clip")
+    model = openai_module(load_file(here / "clip.safetensors"))
     cosine = oracles.image_vector(model, oracles.centre_view(picture, model.visual.input_resolution))
     expected = 5 * max(cosine @ oracles.text_vector(model, "A photo depicts " + row["prompt"]), 0)
     assert row["correspondence_pred"] == pytest.approx(expected, abs=1e-4)

@@ -9,12 +9,12 @@ import torch
 from conftest import random_clip
 from safetensors.torch import save_file
 
-from benchmarks.plain import plain_texts, plain_views
+from benchmarks.plain import openai_module, plain_texts, plain_views
 from mgs.backbones import openai
 from mgs.backbones.clip import CLIPBackbone
 from mgs.backbones.describe_parameters import describe_parameters
-from mgs.backbones.openai import NAMES, build_clip, openai_clip
-from mgs.backbones.table import load_backbone
+from mgs.backbones.openai import NAMES, RESNETS, openai_clip
+from mgs.backbones.table import is_published, load_backbone
 from mgs.config import Config
 from mgs.errors import UserError
 from mgs.methods.table import make_method
@@ -35,7 +35,7 @@ def save_jit(clip, path):
 
 
 def same_embeddings(backbone, other, *, tolerance):
-    one = build_clip(backbone.state_dict(), "test")  # whose names are OpenAI's
+    one = openai_module(backbone.state_dict())  # whose names are OpenAI's
     views = torch.rand(2, 3, 96, 96)
     texts = ["a red circle", "a blue star"]
     with torch.no_grad():
@@ -149,12 +149,11 @@ def test_an_absent_file_lists_what_would_do():
         load_backbone("nowhere/clip.pt")
 
 
-def test_every_published_clip_is_known_by_name_as_a_vision_transformer_or_refused_as_a_resnet():
+def test_every_published_clip_is_known_by_name_and_by_its_kind():
     published = set(openai_clip().clip._MODELS)
     assert set(NAMES) == {name for name in published if name.startswith("ViT")}
-    for name in published - set(NAMES):
-        with pytest.raises(UserError, match=f"model.clip={name}: a ResNet CLIP"):
-            load_backbone(name)
+    assert set(RESNETS) == published - set(NAMES)
+    assert all(map(is_published, published))
 
 
 @pytest.mark.parametrize(

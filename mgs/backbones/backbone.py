@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mgs.backbones.architecture import OPENAI, Architecture
 from mgs.backbones.packing import PackedTexts
 from mgs.backbones.towers import RunBlock
+from mgs.errors import UserError
 
 
 class Backbone(nn.Module, ABC):
@@ -19,7 +21,11 @@ class Backbone(nn.Module, ABC):
     """
 
     name: str  # as it was asked for: a row of BACKBONES, or a file
-    sha256: str  # of the file that it was read from
+    sha256: str  # of the file that it was read from; where `architecture` is not OpenAI's, of both
+    architecture: Architecture = OPENAI  # what the tensors do not show
+    embeddable: bool = True  # a checkpoint can hold all of it, so it need not be published
+    trainable: bool = True  # False: it is only ever frozen
+    any_size: bool = False  # it takes views of any size, not only size x size
     published: bool = False  # anyone can fetch the same weights by `name`, as its row says
     size: int  # pixels a side of the square views that the image tower takes
     mean: Tensor  # (3, 1, 1), subtracted from pixels on 0-1
@@ -74,3 +80,22 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def embed_padded(self, tokens: Tensor) -> Tensor:
         """Texts as token numbers, (N, L), zeros behind the end token, as embeddings, (N, D), float32; the plain way."""
+
+    def allow_any_size(self) -> None:
+        """Take views of any size from now on, where the image tower can without position embeddings: see `any_size`."""
+        return
+
+    def word_vectors(self, numbers: Tensor) -> Tensor:
+        """Token numbers, (..., L), as the vectors that the text tower begins with, (..., L, W).
+
+        Raises `UserError` where the text tower cannot begin with learned vectors.
+        """
+        raise UserError(f"{self.name}: its text tower cannot learn prompts; choose one of OpenAI's CLIPs")
+
+    def embed_words(self, words: Tensor) -> Tensor:
+        """Texts as word vectors, (N, L, W), without positions, from start to end token, as embeddings, (N, D), float32.
+
+        All are of one length, and read at their last place. Gradients flow to `words`. Raises `UserError` as
+        `word_vectors` does.
+        """
+        raise UserError(f"{self.name}: its text tower cannot learn prompts; choose one of OpenAI's CLIPs")

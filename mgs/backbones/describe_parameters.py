@@ -7,7 +7,7 @@ import re
 from torch import nn
 
 PARTS = {  # pattern in a parameter's name -> what the log calls its part
-    r"resblocks": "blocks",
+    r"resblocks|blocks\.\d|stages\.\d|layers?\.?\d": "blocks",
     r"conv1|class_embedding|positional_embedding|token_embedding|ln_pre": "stem",
     r"ln_post|ln_final|proj": "projection",
 }
@@ -20,7 +20,7 @@ def describe_parameters(model: nn.Module) -> str:
     for name, parameter in model.named_parameters():
         part = part_of(name)
         counts.setdefault(part, [0, 0])[not parameter.requires_grad] += parameter.numel()
-        if block := re.search(r"resblocks\.(\d+)\.", name):
+        if block := re.search(r"blocks\.(\d+)\.", name):
             blocks.setdefault(part, {})[int(block[1])] = parameter.requires_grad
     counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
     lines = [f"{'part':<32}{'trains':>14}{'frozen':>14}"]
@@ -37,4 +37,5 @@ def part_of(name: str) -> str:
     for pattern, part in PARTS.items():
         if re.search(pattern, name):
             return f"{tower} {part}"
-    return name.removeprefix("backbone.")
+    own = name.removeprefix("backbone.")
+    return own if own == name or "." not in own else f"{tower} rest"

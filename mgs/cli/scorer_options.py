@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 CHECKPOINT_HELP = "a checkpoint file, its fold or run folder; default: the newest under runs/ that saw real images"
 DEFAULT_CLIP = "ViT-B/16"
-CLIP_HELP = f"a bare CLIP, zero-shot: an OpenAI name, a local file, or demo; --zero-shot alone is {DEFAULT_CLIP}"
+CLIP_HELP = (
+    f"a bare CLIP, zero-shot: an OpenAI name, a local file or folder, or demo; --zero-shot alone is {DEFAULT_CLIP}"
+)
 METHOD_HELP = "score by another method (ipce, liqe, clip-iqa, clip-iqa-plus, clip-score) with the weights of --clip"
-SETTINGS_HELP = "device=..., precision=..., or with --method options.NAME=..."
+SETTINGS_HELP = "device=..., precision=...; with --method options.NAME=...; with --clip model.activation=..."
 STYLE_HELP = "keywords, hybrid or sentence; default: the checkpoint's, else sentence"
 MAY_BE_SET = ("device", "precision")
+ACTIVATION = "model.activation"  # of the weights that --clip names
 
 
 def open_scorer(
@@ -43,7 +46,9 @@ def open_scorer(
     if method == "mgs":
         raise UserError("--method mgs: is what scores without --method; leave it out")
     for word in settings:
-        if word.partition("=")[0] not in MAY_BE_SET and not (method and word.startswith("options.")):
+        key = word.partition("=")[0]
+        allowed = key in MAY_BE_SET or (method and key.startswith("options.")) or (zero_shot and key == ACTIVATION)
+        if not allowed:
             remedy = "all else comes from the checkpoint"
             raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
     keep_freed_memory()  # the process is our own
@@ -53,7 +58,8 @@ def open_scorer(
     if path:
         return Scorer.load(path, device=machine.device, precision=machine.precision)
     try:
-        backbone = load_backbone(clip or (machine.model.clip if method else DEFAULT_CLIP), option="--clip")
+        name = clip or (machine.model.clip if method else DEFAULT_CLIP)
+        backbone = load_backbone(name, option="--clip", activation=machine.model.activation)
     except UserError as error:
         if zero_shot:
             raise

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mgs.backbones.architecture import OPENAI
 from mgs.config import Config
 from mgs.datasets.samples import Sample
 from mgs.engine.engine import Engine
@@ -107,5 +108,7 @@ def describe_key(engine: Engine, dtype: torch.dtype) -> str:
         "computed_in": str(engine.machine.dtype),
         "kept_in": str(dtype),
     }
+    if engine.backbone.architecture != OPENAI:
+        settings["architecture"] = engine.backbone.architecture.describe()
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()[:16]

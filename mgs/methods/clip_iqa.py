@@ -27,8 +27,7 @@ class CLIPIQA(Method):
     def __init__(self, backbone: Backbone, options: Options) -> None:
         super().__init__()
         self.backbone, self.options = backbone, options
-        if backbone.any_size:
-            backbone.drop_positions()  # as its authors do, for pictures of any size
+        backbone.allow_any_size()  # its authors score pictures at their own size
         self.sentences = [*QUALITY, *AUTHENTICITY]
 
     def read(self, prompts: Sequence[Prompt]) -> Reading:

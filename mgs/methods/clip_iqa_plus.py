@@ -40,8 +40,7 @@ class CLIPIQAPlus(Method):
     def __init__(self, backbone: Backbone, options: CLIPIQAPlusOptions) -> None:
         super().__init__()
         self.backbone, self.options = backbone, options
-        if backbone.any_size:
-            backbone.drop_positions()  # as its authors do, for pictures of any size
+        backbone.allow_any_size()  # its authors score pictures at their own size
         self.gives: tuple[Dimension, ...] = (options.target,)
         self.sentences = list(PAIR)
         numbers = torch.tensor([backbone.tokenize(sentence) for sentence in PAIR])  # (2, 5), with start and end

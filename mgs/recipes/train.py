@@ -18,13 +18,12 @@ from tqdm import tqdm
 
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.describe_parameters import describe_parameters
-from mgs.backbones.table import load_backbone
+from mgs.backbones.table import load_backbone, load_for_training
 from mgs.config import NOT_THE_RUN, Config, DataConfig, differing_keys
 from mgs.config_files import load_config, load_runs, refuse_other_run, save_config
 from mgs.datasets.audit import audit
 from mgs.datasets.facts import facts_of
 from mgs.datasets.folds import Fold, find_folds, read_pictures
-from mgs.datasets.make_folds import SUBSETS
 from mgs.datasets.samples import dimensions_of, refuse_blank_prompts
 from mgs.demo.write import write_demo
 from mgs.dimensions import Prompt
@@ -40,7 +39,7 @@ from mgs.images.cuts import Cuts
 from mgs.interrupts import heed_signals, stop_if_interrupted
 from mgs.machine import Machine, choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
 from mgs.methods.method import find_truncated
-from mgs.methods.table import make_method
+from mgs.methods.table import METHODS, make_method
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
 from mgs.training.log import TrainingLog
 from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
@@ -80,12 +79,14 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold
             if not root.exists():  # another process may have drawn it meanwhile
                 write_demo(root)
     folds = find_folds(config.data, config.folds)
-    method = make_method(load_backbone(config.model.clip), config)  # perhaps a download
+    trains = METHODS[config.method].trains == "all" and config.train.epochs > 0
+    backbone = load_for_training(config.model.clip, activation=config.model.activation, trains=trains)
+    method = make_method(backbone, config)
     there = dimensions_of([sample for fold in folds for sample in fold.train])
     if not set(there) & set(method.gives):
         problem = f"gives {', '.join(method.gives)}, the data has MOS for {', '.join(there)}"
         raise UserError(f"{config.data.dataset}: method {config.method} {problem}; choose another of the two")
-    samples = [sample for fold in folds for subset in SUBSETS for sample in getattr(fold, subset)]
+    samples = [sample for fold in folds for sample in fold.train + fold.val + fold.test]
     refuse_blank_prompts(samples, config.method, method.needs_prompt)
     cuts = cuts_for(method.backbone, config)
     images = caches.setdefault(cuts, ImageCache(Path(config.data.cache_folder), cuts))
@@ -126,7 +127,8 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             for folder in folders.values():
                 locks.enter_context(lock_fold(folder))
             open_run_folder(config, list(folders.values()))
-        backbone = load_backbone(config.model.clip)  # read once; each fold trains a copy
+        # read once; each fold trains a copy
+        backbone = load_backbone(config.model.clip, activation=config.model.activation)
         for fold in folds:
             folder = folders[fold.number]
             remove_unfinished(folder)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mgs.backbones.architecture import Activation
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.table import load_backbone
 from mgs.config import Precision
@@ -77,17 +78,19 @@ class Scorer(OwnProcess):
         *,
         method: str = "mgs",
         options: Mapping[str, Any] | None = None,
+        activation: Activation | None = None,
         device: str = "auto",
         precision: Precision = "auto",
     ) -> Scorer:
         """A scorer from a bare CLIP, or from weights that another project trained; every status says so.
 
         `clip` is a name or a file, by default what `method` is published with; `options` are the method's own, such as
-        `{"target": "quality"}`. MGS scores at CLIP's own temperature unless they say otherwise. Raises `UserError`.
+        `{"target": "quality"}`; `activation` is for a file that does not say its own. MGS scores at CLIP's own
+        temperature unless its options say otherwise. Raises `UserError`.
         """
         words = [f"method={method}", *(f"options.{name}={value}" for name, value in (options or {}).items())]
         config = load_config(None, ["name=zero-shot", *words])
-        backbone = load_backbone(clip or config.model.clip, option="clip")
+        backbone = load_backbone(clip or config.model.clip, option="clip", activation=activation)
         own = config.options if options or method != "mgs" else None
         return cls.of_backbone(backbone, method=method, options=own, device=device, precision=precision)
 

@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 import mgs
+from mgs.backbones.architecture import recorded_architecture
 from mgs.backbones.backbone import Backbone
-from mgs.backbones.clip import CLIPBackbone
-from mgs.backbones.openai import build_clip
+from mgs.backbones.build import build_clip
+from mgs.backbones.local import make_backbone
 from mgs.backbones.table import is_published, load_backbone
 from mgs.backbones.weights import as_tensors
 from mgs.config import Config
@@ -36,8 +37,8 @@ KINDS = {  # what metadata may hold; the facts of a training are not there in ev
     "mgs_version": str, "config": dict, "sentences": list, "backbone": dict, "dataset": str, "protocol": str,
     "fold": int, "fold_sha256": str, "epoch": int, "val": dict,
 }  # fmt: skip
-MAY_LACK = ("dataset", "protocol", "fold", "fold_sha256", "epoch", "val", "mean", "std")
-BACKBONE_KINDS = {"name": str, "sha256": str, "embedded": bool, "mean": list, "std": list}
+MAY_LACK = ("dataset", "protocol", "fold", "fold_sha256", "epoch", "val", "architecture")
+BACKBONE_KINDS = {"name": str, "sha256": str, "embedded": bool, "architecture": dict}
 
 
 def fold_folder(run: Path, number: int) -> Path:
@@ -81,6 +82,7 @@ def copy_for_checkpoint(
             "embedded": not backbone.published,
             "mean": backbone.mean.flatten().tolist(),
             "std": backbone.std.flatten().tolist(),
+            "architecture": backbone.architecture.describe(),
         },
         **describe_row(config),
         **facts,
@@ -127,10 +129,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: in format {metadata['format']}, this version reads {FORMAT}; use another mgs")
         check_kinds(metadata, KINDS)
         check_kinds(metadata["backbone"], BACKBONE_KINDS)
-        for statistic in ("mean", "std"):
-            channels = metadata["backbone"].get(statistic, [1.0, 1.0, 1.0])
-            if len(channels) != 3 or not all(isinstance(n, float) and 0 < n < 10 for n in channels):  # NaN is not
-                raise ValueError(f"{statistic}: must be three numbers above 0")
+        recorded_architecture(metadata["backbone"])
         config_of(metadata["config"])
         if strange := set(metadata.get("val", {})) - set(DIMENSIONS):
             raise ValueError(f"val: {strange.pop()} is no dimension")
@@ -193,10 +192,8 @@ def find_backbone(path: Path, facts: dict[str, Any], tensors: dict[str, torch.Te
     name, sha256 = facts["name"], facts["sha256"]
     if facts["embedded"]:
         own = {k.removeprefix(BACKBONE): v for k, v in tensors.items() if k.startswith(BACKBONE)}
-        backbone = CLIPBackbone(build_clip(own, path), name, sha256)
-        for statistic, values in {"mean": backbone.mean, "std": backbone.std}.items():
-            values.copy_(torch.tensor(facts.get(statistic, values.flatten().tolist())).view(3, 1, 1))
-        return backbone
+        architecture = recorded_architecture(facts)
+        return make_backbone(build_clip(own, path, architecture), name, sha256, architecture)
     if not is_published(name):  # a path is of use only on the machine that wrote the checkpoint
         raise UserError(f"{path}: holds no backbone, and {name!r} is none that can be fetched by name")
     found = load_backbone(name, option=None)

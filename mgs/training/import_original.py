@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mgs.backbones.build import build_clip
 from mgs.backbones.clip import CLIPBackbone
-from mgs.backbones.openai import build_clip
 from mgs.backbones.weights import as_tensors, read_weights
 from mgs.config import Config, DataConfig, ModelConfig
 from mgs.datasets.facts import DATASETS, facts_of

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mgs.backbones.backbone import Backbone
+from mgs.backbones.clip import CLIPBackbone
 from mgs.backbones.openai import openai_clip
 from mgs.errors import UserError
 from mgs.files import whole_file, write_json
@@ -62,6 +63,8 @@ def export(scorer: Scorer, folder: Path) -> None:
     engine = scorer.engine
     if not isinstance(engine.method, MGS):
         raise UserError("export: only the method mgs can be exported so far")
+    if not isinstance(engine.backbone, CLIPBackbone):
+        raise UserError("export: only CLIPs with OpenAI's kind of vision transformer can be exported so far")
     if engine.cuts.windows == "cover" or engine.cuts.antialias:
         raise UserError("export: only the paper's nine windows, not antialiased, can be exported so far")
     (folder / RECIPE).unlink(missing_ok=True)  # of an older export, whose graphs are about to be replaced
@@ -81,6 +84,8 @@ def export(scorer: Scorer, folder: Path) -> None:
         "source": scorer.name,
         "scored": list(scorer.scored),
         "size": size,
+        "mean": model.backbone.mean.flatten().tolist(),
+        "std": model.backbone.std.flatten().tolist(),
         "context": context,
         "patches": engine.cuts.windows != "none",
         "prompt_style": scorer.prompt_style,

@@ -23,8 +23,8 @@ from mgs.prompts import clean_prompt
 IMAGES, TEXTS, RECIPE = "images.onnx", "texts.onnx", "mgs.json"
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # of CLIP's tokenizer
 MIN_SIDE, PATCH, GRID, MOS_MAX = 512, 384, 3, 5.0
-MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
-STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, where the recipe does not have them
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class OnnxScorer:
@@ -46,7 +46,9 @@ class OnnxScorer:
         Raises `ValueError` for scores that are not finite.
         """
         taken = self.images.get_inputs()[0]  # (B, V, 3, S, S)
-        views = cut_views(read_pixels(path), self.recipe["size"], taken.shape[1])[None]
+        views = cut_views(read_pixels(path), self.recipe["size"], taken.shape[1])
+        mean, std = (np.array(self.recipe.get(name, of), np.float32) for name, of in (("mean", MEAN), ("std", STD)))
+        views = np.ascontiguousarray(((views - mean) / std).transpose(0, 3, 1, 2), np.float32)[None]
         (embeddings,), (quality,), (authenticity,) = self.images.run(None, {taken.name: views})
         scores = {"quality": float(quality), "authenticity": float(authenticity)}
         if prompt and prompt.strip():
@@ -106,12 +108,11 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def cut_views(pixels: np.ndarray, size: int, count: int) -> np.ndarray:
-    """The whole image and, up to that many views, its nine windows, normalised for CLIP, (V, 3, S, S)."""
+    """The whole image and, up to that many views, its nine windows, on 0-1, (V, S, S, 3)."""
     height, width = pixels.shape[:2]
     starts = [[i * ((side - PATCH) // (GRID - 1)) for i in range(GRID)] for side in (height, width)]
     parts = [pixels, *(pixels[y : y + PATCH, x : x + PATCH] for y in starts[0] for x in starts[1])]
-    views = np.stack([resize(part, size) for part in parts[:count]])
-    return np.ascontiguousarray(((views - MEAN) / STD).transpose(0, 3, 1, 2), np.float32)
+    return np.stack([resize(part, size) for part in parts[:count]])
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
