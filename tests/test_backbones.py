@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from mgs.backbones.clip import CLIPBackbone
 from mgs.backbones.load_open_clip import options_for
+from mgs.backbones.open_clip import is_stem
 from mgs.backbones.openai import openai_clip
 from mgs.backbones.packing import PackedTexts
 from mgs.backbones.table import load_backbone, load_for_training
@@ -430,3 +431,8 @@ def test_scoring_can_say_the_activation_of_a_bare_clip_and_of_nothing_else(tmp_p
     for options in ({}, {"clip": "demo", "settings": ["model.clip=x"]}, {"clip": "demo"}):
         with pytest.raises(UserError, match=r"model\.(activation|clip)"):
             open_scorer(None, **{"settings": words, "images": [], **options})
+
+
+def test_what_lies_below_the_blocks_is_told_by_its_name():
+    names = ["patch_embed.proj.weight", "pos_embed", "blocks.3.conv1.weight", "visual.conv1.weight", "norm.weight"]
+    assert [is_stem(name) for name in names] == [True, True, False, False, False]
