@@ -35,6 +35,7 @@ from mgs.training.progress import read_progress
 
 REPOSITORY = Path(__file__).parents[1]
 KEPT = ("best.safetensors", "predictions_val.csv", "metrics.jsonl")
+SHORT = ("train.epochs=2",)
 SAVE_MINUTES = 0.005  # so that a run that is killed every few seconds makes progress
 LONGEST = 3.0  # seconds of training before the next kill
 SETTLED = 20  # trainings after which memory should no longer grow
@@ -96,7 +97,7 @@ def train_in(folder: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(folder)
-    exit_on_user_error(train.main, ["configs/demo.yaml", f"train.save_minutes={SAVE_MINUTES}"])
+    exit_on_user_error(train.main, ["configs/demo.yaml", *SHORT, f"train.save_minutes={SAVE_MINUTES}"])
 
 
 def die(folder: Path, seconds: float) -> bool:

@@ -123,7 +123,14 @@ def check_whole(case):
         json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("how", sorted({how for ways in FAULTS.values() for how in ways}), ids=name)
+USUAL = (errno.ENOSPC, KILL)  # the others take long, and users meet them rarely
+HOW = [
+    pytest.param(how, marks=[] if how in USUAL else pytest.mark.slow, id=name(how))
+    for how in sorted({how for ways in FAULTS.values() for how in ways})
+]
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_whatever_fails_the_user_reads_one_line_nothing_is_half_written_and_the_run_goes_on(
     bench, unbroken, how, request
 ):

@@ -391,6 +391,7 @@ def test_everything_that_changes_results_is_in_the_configs_hash():
     assert set(NOT_THE_RUN) < set(flat_config(Config()))
 
 
+@pytest.mark.slow
 def test_a_real_process_killed_and_terminated_goes_on_to_the_same_end_and_tests_what_it_trained(here):
     words = [*ONE, "train.save_minutes=1e-9"]
     training.main(words)

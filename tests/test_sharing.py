@@ -60,7 +60,6 @@ def test_exported_scores_equal_the_scorers_on_images_of_any_size(scorer, exporte
         {"views": ViewsConfig(layout="none")},
         {"options": MGSOptions(correspondence="fragments")},
         pytest.param({"options": MGSOptions(templates="separate")}, marks=pytest.mark.slow),
-        pytest.param({"options": MGSOptions(correspondence="whole")}, marks=pytest.mark.slow),
     ],
 )
 def test_ablations_are_exported_too(exported, own_set, tmp_path, change):

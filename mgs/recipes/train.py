@@ -194,7 +194,7 @@ def train_fold(config: Config, fold: Fold, folder: Path, backbone: Backbone, ima
     engine = make_engine(make_method(backbone, config), config, Machine.choose(config.device, config.precision))
     compute_alike(engine.machine.device)
     describe(config, fold, engine)
-    halves = open_halves(engine, [*fold.train, *fold.val], images, config)
+    halves = open_halves(engine, [*fold.train, *fold.val], images, config) if config.train.epochs else None
     loader = Loader(engine, images, halves, config.data.workers)
     if config.compile:
         backbone.run_block = compile_or_not(backbone.run_block)
