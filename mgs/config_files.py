@@ -92,6 +92,13 @@ def load_run(path: Path | None, overrides: Sequence[str] = ()) -> list[Config]:
     return [replace(part, runs=str(part.run_folder), name=target) for part, target in zip(parts, named, strict=True)]
 
 
+def load_elsewhere(method: str, words: Sequence[str]) -> Config:
+    """A config for scoring by a method with weights that were trained elsewhere; `words` change it. No run is named."""
+    options = METHODS[method].elsewhere if method in METHODS else {}  # an unknown one is an error of `load_config`
+    own = [f"options.{name}={value}" for name, value in options.items()]
+    return load_config(None, ["name=score", f"method={method}", *own, *words])
+
+
 def config_of(content: Any) -> Config:
     """The config that a checkpoint holds as plain values; `ValueError` if it is no config or has impossible values.
 

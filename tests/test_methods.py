@@ -285,20 +285,10 @@ def test_published_weights_score_through_the_command_and_say_what_they_are(
     torch.save({"model_state_dict": {name: tensor.half() for name, tensor in state.items()}}, "half.pt")
     torch.save({"params": {f"clip_model.{name}": tensor for name, tensor in state.items()}}, "prefixed.pt")
     path = str(pictures / "square.png")
-    found, command = {}, ["score", path, "--method", "liqe"]
+    found = {}
     for file in ("bare.pt", "half.pt", "prefixed.pt"):
-        command = [
-            "score",
-            path,
-            "--method",
-            "liqe",
-            "--clip",
-            file,
-            "--set",
-            "options.form=full",
-            "--set",
-            "device=cpu",
-        ]
+        form = [] if file == "prefixed.pt" else ["--set", "options.form=full"]  # which is the default here
+        command = ["score", path, "--method", "liqe", "--clip", file, *form, "--set", "device=cpu"]
         app(command, standalone_mode=False)
         out = capsys.readouterr().out
         found[file] = float(re.search(r"quality +([\d.]+)", out)[1])
@@ -306,9 +296,12 @@ def test_published_weights_score_through_the_command_and_say_what_they_are(
         _, *named = oracles.liqe(clip, Image.open(path), "full")
         assert re.findall(r"^(?:scene|distortion) +(.+)$", out, re.M) == named
         assert f"LIQE with {file}" in out
+        assert "LIQE (target quality, form full)" in out
     expected = 1.25 * (oracles.liqe(clip, Image.open(path), "full")[0] - 1)
     assert found["bare.pt"] == found["prefixed.pt"] == pytest.approx(expected, abs=0.006)
     assert found["half.pt"] == pytest.approx(expected, abs=0.02)
+    with pytest.raises(UserError, match=r"name a file of it with options\.context"):
+        app(["score", path, "--method", "clip-iqa-plus", "--clip", "bare.pt"], standalone_mode=False)
     with pytest.raises(UserError, match=r"options\.frm: unknown key; known here: target, form"):
         app(
             ["score", path, "--method", "liqe", "--clip", "bare.pt", "--set", "options.frm=full"], standalone_mode=False

@@ -36,7 +36,7 @@ def open_scorer(
 ) -> Scorer:
     """The scorer that the options name; where they name none, `choose_checkpoint`'s, else a bare CLIP."""
     from mgs.backbones.table import load_backbone
-    from mgs.config_files import load_config
+    from mgs.config_files import load_elsewhere
     from mgs.machine import keep_freed_memory
     from mgs.scoring.scorer import Scorer
 
@@ -52,14 +52,13 @@ def open_scorer(
             remedy = "all else comes from the checkpoint"
             raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
     keep_freed_memory()  # the process is our own
-    machine = load_config(None, ["name=score", *([f"method={method}"] if method else []), *settings])
+    machine = load_elsewhere(method or "mgs", settings)
     runs = Path(machine.runs)
     path = None if zero_shot else checkpoint or choose_checkpoint(runs, images)
     if path:
         return Scorer.load(path, device=machine.device, precision=machine.precision)
     try:
-        name = clip or (machine.model.clip if method else DEFAULT_CLIP)
-        backbone = load_backbone(name, option="--clip", activation=machine.model.activation)
+        backbone = load_backbone(clip or machine.model.clip, option="--clip", activation=machine.model.activation)
     except UserError as error:
         if zero_shot:
             raise
@@ -72,7 +71,7 @@ def open_scorer(
     return Scorer.of_backbone(
         backbone,
         method=method or "mgs",
-        options=machine.options if method else None,
+        options=machine.options,
         device=machine.device,
         precision=machine.precision,
     )

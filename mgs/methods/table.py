@@ -34,6 +34,8 @@ class MethodFacts:
     title: str = ""  # as tables call it; by default its name in this table
     trains: Literal["all", "own", "nothing"] = "all"  # own: what the method has besides its backbone
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of a config, where they are not MGS's
+    elsewhere: Mapping[str, Any] = field(default_factory=dict)  # options for weights that were trained elsewhere
+    needs: tuple[str, ...] = ()  # options without which such weights cannot score
 
 
 # as IPCE's and LIQE's authors train
@@ -44,7 +46,7 @@ FULLY = {
 CENTRE = Cuts("none", whole="centre", fit=Fit(224, 224, "bicubic", "cut"))
 NATIVE = replace(CENTRE, whole="native")
 METHODS = {
-    "mgs": MethodFacts(MGS, MGSOptions, Cuts(), title="MGS"),
+    "mgs": MethodFacts(MGS, MGSOptions, Cuts(), title="MGS", elsewhere={"temperature": "clip"}),
     "ipce": MethodFacts(
         IPCE,
         TargetOptions,
@@ -61,6 +63,7 @@ METHODS = {
         training_cuts=Cuts("random", 224, whole="none", count=3, flip=True, fit=Fit(0, 768, longer="cut")),
         title="LIQE",
         defaults=FULLY,
+        elsewhere={"form": "full"},
     ),
     "clip-iqa": MethodFacts(
         CLIPIQA,
@@ -79,6 +82,7 @@ METHODS = {
         scale=(0.0, 1.0),
         title="CLIP-IQA+",
         trains="own",
+        needs=("context",),
         defaults={
             "model": {"clip": "RN50"},
             "train": {"lr": 2e-3, "final_lr": 1e-7, "batch_size": 8, "weight_decay": 0.0, "clip_gradient": None},

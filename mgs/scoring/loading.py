@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mgs.backbones.backbone import Backbone
@@ -15,7 +15,6 @@ from mgs.errors import UserError
 from mgs.files import file_sha256
 from mgs.machine import Machine
 from mgs.methods.method import Options
-from mgs.methods.mgs import MGSOptions
 from mgs.methods.table import METHODS, make_method
 from mgs.scoring.wording import UNTRAINED, remark_on_checkpoint
 from mgs.training.checkpoint import load_checkpoint
@@ -50,14 +49,18 @@ def open_checkpoint(path: Path, machine: Machine) -> tuple[Engine, Source]:
 def open_bare(
     backbone: Backbone, machine: Machine, method: str = "mgs", options: Options | None = None
 ) -> tuple[Engine, Source]:
-    """Weights that are not known to have seen MOS, scored by a method; by default MGS at CLIP's own temperature."""
-    if method == "mgs" and options is None:
-        options = MGSOptions(temperature="clip")
+    """Weights that are not known to have seen MOS, scored by a method, by default with its options for such."""
+    row = METHODS[method]
+    options = options or row.options(**row.elsewhere)
+    for missing in (name for name in row.needs if getattr(options, name) is None):
+        raise UserError(f"method {method}: what it learns is not in a CLIP; name a file of it with options.{missing}")
     config = Config(method=method, model=ModelConfig(clip=backbone.name), options=options)
     made = make_method(backbone, config)
     scored = tuple(dimension for dimension in made.gives if dimension != "overall")  # whose shares nobody learned
-    title = METHODS[method].title or method
-    remarks = UNTRAINED if method == "mgs" else f"{title}, as the weights were trained; not by MGS on MOS"
+    told = ", ".join(f"{name} {value}" for name, value in asdict(options).items() if value is not None)
+    title = row.title or method
+    how = f"{title} ({told})" if told else title
+    remarks = UNTRAINED if method == "mgs" else f"{how}, as the weights were trained; not by MGS on MOS"
     name = f"zero-shot {backbone.name}" if method == "mgs" else f"{title} with {backbone.name}"
     fingerprint = hashlib.sha256(f"{backbone.sha256} {config}".encode()).hexdigest()
     return make_engine(made, config, machine), Source(name, fingerprint, scored or made.gives, remarks=remarks)

@@ -15,7 +15,7 @@ from mgs.backbones.architecture import Activation
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.table import load_backbone
 from mgs.config import Precision
-from mgs.config_files import load_config
+from mgs.config_files import load_elsewhere
 from mgs.dimensions import DIMENSIONS, PROMPT_STYLES, Prompt
 from mgs.engine.batcher import Batcher
 from mgs.engine.engine import Engine
@@ -88,11 +88,9 @@ class Scorer(OwnProcess):
         `{"target": "quality"}`; `activation` is for a file that does not say its own. MGS scores at CLIP's own
         temperature unless its options say otherwise. Raises `UserError`.
         """
-        words = [f"method={method}", *(f"options.{name}={value}" for name, value in (options or {}).items())]
-        config = load_config(None, ["name=zero-shot", *words])
+        config = load_elsewhere(method, [f"options.{name}={value}" for name, value in (options or {}).items()])
         backbone = load_backbone(clip or config.model.clip, option="clip", activation=activation)
-        own = config.options if options or method != "mgs" else None
-        return cls.of_backbone(backbone, method=method, options=own, device=device, precision=precision)
+        return cls.of_backbone(backbone, method=method, options=config.options, device=device, precision=precision)
 
     @classmethod
     def of_backbone(
