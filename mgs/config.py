@@ -98,6 +98,11 @@ class Config:
     def run_folder(self) -> Path:
         return Path(self.runs) / self.name
 
+    @property
+    def whole_run(self) -> Path | None:
+        """Of a part of a run of several targets, whose name is its target, the folder of the run; else None."""
+        return Path(self.runs) if self.name == getattr(self.options, "target", None) else None
+
 
 def config_sha256(config: Config) -> str:
     """SHA-256, in hex, of all options by which two runs can differ."""

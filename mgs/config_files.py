@@ -38,10 +38,18 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Without a file the words alone are laid over the defaults, and must give a name or a table. An unknown key, a wrong
     type or an impossible value raises a `UserError` naming the place and the key.
     """
-    layers = read_layers(path, overrides)
+    return lay_together(read_layers(path, overrides), path)
+
+
+def lay_together(layers: Sequence[tuple[str, DictConfig]], path: Path | None) -> Config:
+    """The checked config that layers make up, the later over the earlier; each comes with the place that errors name.
+
+    `path` is the file that they come from. Raises `UserError`.
+    """
     without = [source for source, layer in layers if OmegaConf.select(layer, "model.patches") is False]
     layers = [(source, with_new_names(source, layer)) for source, layer in layers]
     drop_other_options(layers)
+    keep_last_target(layers)
     method = method_of(layers)
     layers = [(f"method {method}", OmegaConf.create(dict(METHODS[method].defaults))), *layers]
     merged = schema_for(method)
@@ -82,11 +90,12 @@ def load_run(path: Path | None, overrides: Sequence[str] = ()) -> list[Config]:
     targets = [OmegaConf.select(layer, "options.target") for _, layer in layers]
     listed = next((target for target in reversed(targets) if target is not None), None)
     if listed is None or not OmegaConf.is_list(listed):
-        return [load_config(path, overrides)]
+        return [lay_together(layers, path)]
     named = list(map(str, listed))
     if not named or len(set(named)) < len(named):
         raise UserError(f"{path or 'command line'}: options.target={named}: name one target or more, each once")
-    parts = [load_config(path, [*overrides, f"options.target={target}"]) for target in named]
+    own = [(str(path or "command line"), OmegaConf.create({"options": {"target": target}})) for target in named]
+    parts = [lay_together([*((source, layer.copy()) for source, layer in layers), one], path) for one in own]
     if len(parts) == 1:
         return parts
     return [replace(part, runs=str(part.run_folder), name=target) for part, target in zip(parts, named, strict=True)]
@@ -132,6 +141,13 @@ def drop_other_options(layers: Sequence[tuple[str, DictConfig]]) -> None:
                 below.pop("options", None)
 
 
+def keep_last_target(layers: Sequence[tuple[str, DictConfig]]) -> None:
+    """Forget all values of `options.target` but the last: one that lists several does not fit where one is meant."""
+    naming = [layer for _, layer in layers if OmegaConf.select(layer, "options.target") is not None]
+    for layer in naming[:-1]:
+        layer["options"].pop("target")
+
+
 def method_of(layers: Sequence[tuple[str, DictConfig]]) -> str:
     """The method that the last of the layers to do so names; an unknown one is a `UserError`."""
     source, method = next(
@@ -148,7 +164,14 @@ def schema_for(method: str) -> Any:
 
 
 def fill_views(config: Config) -> None:
-    """Write down the cuts that the method decides, so that two configs of equal cuts are equal."""
+    """Write down the cuts that the method decides, so that two configs of equal cuts are equal.
+
+    Raises `UserError` for a layout that the method cannot work with.
+    """
+    row, layout = METHODS[config.method], config.views.layout
+    if layout not in (None, row.cuts.windows, *row.layouts):
+        known = ", ".join(dict.fromkeys([row.cuts.windows, *row.layouts]))
+        raise UserError(f"views.layout={layout}: {config.method} takes {known} alone")
     cuts = choose_cuts(config.method, config.views)
     layout = cuts.windows if cuts.windows != "random" else None
     config.views = ViewsConfig(layout, cuts.antialias)

@@ -20,7 +20,7 @@ from mgs.backbones.openai import openai_clip
 from mgs.backbones.table import load_backbone
 from mgs.cli import app
 from mgs.config import Config, ModelConfig, TrainConfig
-from mgs.config_files import load_config
+from mgs.config_files import load_config, load_run
 from mgs.datasets.facts import DATASETS
 from mgs.datasets.samples import Sample
 from mgs.dimensions import Prompt
@@ -372,6 +372,21 @@ def test_several_targets_are_a_model_each_in_one_run_and_one_report(here, capsys
     capsys.readouterr()
     training.main(several)
     assert capsys.readouterr().out.count("finished already, kept") == 2
+    (here / "both.yaml").write_text("base: own.yaml\nmethod: liqe\noptions: {target: [quality, correspondence]}\n")
+    assert [config.name for config in load_run(here / "both.yaml")] == ["quality", "correspondence"]
+    assert load_run(here / "both.yaml", ["options.target=quality"])[0].run_folder == Path("runs/both")
+    with pytest.raises(UserError, match="two of the configs would train into it"):
+        training.main(["both.yaml", "own.yaml", "name=new"])
+    training.main([*several, "overwrite=true"])
+    assert not (here / "runs/both/report").exists()  # it was about other weights
+
+
+@pytest.mark.parametrize(
+    "word", ["method=ipce views.layout=grid", "method=liqe views.layout=none", "views.layout=even"]
+)
+def test_a_layout_that_a_method_cannot_work_with_is_refused(here, word):
+    with pytest.raises(UserError, match=r"views\.layout=\w+: \w+ takes .* alone"):
+        load_config(here / "own.yaml", word.split())
 
 
 def test_a_method_that_trains_nothing_is_tested_as_it_is(here):
@@ -386,7 +401,7 @@ def test_a_method_that_trains_nothing_is_tested_as_it_is(here):
     expected = 5 * max(cosine @ oracles.text_vector(model, "A photo depicts " + row["prompt"]), 0)
     assert row["correspondence_pred"] == pytest.approx(expected, abs=1e-4)
     scorer = Scorer.load(here / "runs/bare", device="cpu")
-    assert "never trained on MOS" in scorer.score(here / "3.png", "a wall").status
+    assert "not trained on MOS here" in scorer.score(here / "3.png", "a wall").status
     assert newest_checkpoint(here / "runs") is None  # scoring without a checkpoint wants a trained one
     assert "Nothing was trained" in (here / "runs/bare/report/table_custom_random-image.md").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=r"train\.epochs=2: must be 0, since clip-score trains nothing"):

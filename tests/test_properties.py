@@ -154,4 +154,4 @@ def test_fragments_are_trimmed_in_order_and_never_empty(prompt, style):
 def test_the_strategies_reach_both_sides(tmp_path):
     assert config_of({"name": "x", "train": {"epochs": 3}}).train.epochs == 3
     with pytest.raises(ValueError, match=r"train\.epochs"):
-        config_of({"name": "x", "train": {"epochs": 0}})
+        config_of({"name": "x", "train": {"epochs": -1}})

@@ -338,7 +338,7 @@ def test_prompts_of_any_length_and_script_are_scored(trained, scorer, prompt):
     ],
 )
 def test_a_status_says_of_a_prompt_how_clip_will_read_it(scorer, prompt, remark):
-    found = "; ".join(remarks_on_prompt(prompt, scorer.model.backbone))
+    found = "; ".join(remarks_on_prompt(prompt, scorer.model))
     assert remark in found
     assert bool(found) == bool(remark)
 

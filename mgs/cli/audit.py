@@ -32,12 +32,12 @@ def audit(
 
 def find_audited(place: Path, words: list[str]) -> list[Config]:
     """The config named, or one for every protocol that the folder has folds for."""
-    from mgs.config_files import load_config
+    from mgs.config_files import load_config, load_run
     from mgs.datasets.facts import DATASETS
     from mgs.datasets.folds import PROTOCOLS, fold_folders
 
     if place.suffix in (".yaml", ".yml"):
-        return [load_config(place, words)]
+        return load_run(place, words)[:1]  # its parts, where it has several targets, are of the same data
     if place.is_file():
         return [load_config(None, [f"data.table={place}", *words])]
     if not place.is_dir():

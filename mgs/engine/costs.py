@@ -35,7 +35,8 @@ def measure_costs(
     result = score()
     images_s = len(samples) / (time.perf_counter() - began)
     place = device_name(engine.machine.device), torch.get_num_threads()
-    return result, Costs(*count_parameters(engine.method), *gflop, images_s, train_s, *place)
+    parameters, trained = count_parameters(engine.method)
+    return result, Costs(parameters, trained if train_s != 0 else 0, *gflop, images_s, train_s, *place)
 
 
 def count_parameters(method: nn.Module) -> tuple[int, int]:

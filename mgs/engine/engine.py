@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -174,7 +175,9 @@ def make_engine(method: Method, config: Config, machine: Machine) -> Engine:
     """A config's method on a machine, with the config's cuts."""
     row, backbone = METHODS[config.method], method.backbone
     cuts = cuts_for(backbone, config)
-    training_cuts = row.training_cuts and for_size(row.training_cuts, backbone.size, any_size=backbone.any_size)
+    training_cuts = row.training_cuts and replace(
+        for_size(row.training_cuts, backbone.size, any_size=backbone.any_size), antialias=cuts.antialias
+    )
     return Engine(method, cuts, machine, scale=row.scale, training_cuts=training_cuts)
 
 

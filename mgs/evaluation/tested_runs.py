@@ -76,11 +76,29 @@ def read_tested_run(folder: Path) -> TestedRun:
         predictions = predictions.assign(**{c: predictions[c].map(original_cell) for c in ("image", "prompt")})
         mos = [column for column in map(str, predictions) if column.endswith("_mos")]
         predictions[mos] = predictions[mos].replace("", np.nan).astype(np.float64)  # blank where an image has none
-        record["dataset"], record["protocol"], record["backbone"], record["folds"], predictions["fold"]
-        Costs.of(record.get("costs") or {})
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        check_record(record, predictions)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{report}: not what test.py leaves ({error!r}); test the run again") from None
     return TestedRun(folder.resolve().name, predictions, record)
+
+
+def check_record(record: Any, predictions: pd.DataFrame) -> None:
+    """Raise `ValueError` or `KeyError` where a report's record is not of its kind; a stranger may have written it."""
+    for fact in ("dataset", "protocol", "backbone"):
+        if not isinstance(record[fact], str) or (fact != "backbone" and set("/\\") & set(record[fact])):
+            raise ValueError(f"{fact}: not a name")
+    for fact in ("method", "trained_on"):
+        if not isinstance(record.get(fact) or "", str):
+            raise ValueError(f"{fact}: not a name")
+    folds, notes = record["folds"], record.get("notes", [])
+    if not isinstance(folds, list) or not all(isinstance(fold, dict) for fold in folds):
+        raise ValueError("folds: not a list of records")
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("notes: not a list of texts")
+    costs = Costs.of(record.get("costs") or {})
+    if not all(isinstance(value, (int, float, type(None))) for name, value in vars(costs).items() if name != "device"):
+        raise ValueError("costs: not numbers")
+    predictions["fold"]
 
 
 def group_runs(runs: Iterable[TestedRun]) -> list[list[TestedRun]]:
@@ -105,7 +123,7 @@ def join_runs(runs: Sequence[TestedRun]) -> list[Entry]:
                 entries[i] = replace(entry, runs=(*entry.runs, run))
                 break
         else:
-            method, backbone, _ = kind_of(run)
+            method, backbone, *_ = kind_of(run)
             entries.append(Entry(method, method, backbone, (run,)))
     for part in ("backbone", "run_names"):
         names = [entry.name for entry in entries]
@@ -116,7 +134,8 @@ def join_runs(runs: Sequence[TestedRun]) -> list[Entry]:
     return entries
 
 
-def kind_of(run: TestedRun) -> tuple[str, str, str]:
-    """A run's method, as tables call it, its backbone, and the other dataset that it was trained on, if any."""
+def kind_of(run: TestedRun) -> tuple[str, str, str, bool]:
+    """A run's method, as tables call it, its backbone, another dataset that it was trained on, and if it trained."""
     record = run.record
-    return record.get("method") or "MGS", str(record["backbone"]), record.get("trained_on") or ""
+    untrained = (record.get("costs") or {}).get("train_s") == 0
+    return record.get("method") or "MGS", str(record["backbone"]), record.get("trained_on") or "", not untrained

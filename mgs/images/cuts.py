@@ -16,7 +16,7 @@ from mgs.images.fit import Fit
 
 GRID = 3  # windows per side in the layout of MGS's paper
 STRIDE, WIDE_STRIDE, WIDE = 32, 48, 1024  # of IPCE's and LIQE's windows; the wider one from that side on
-SMALLEST = 32  # pixels of the shorter side at a picture's own size: a ResNet halves it five times
+SMALLEST, LARGEST = 32, 2048  # pixels of the shorter side at a picture's own size, for what a ResNet and memory take
 
 Whole = Literal["squeezed", "centre", "native", "none"]
 Windows = Literal["none", "grid", "cover", "even", "random"]
@@ -32,7 +32,7 @@ class Cuts:
       missed. `even`: `count` of all at a stride of 32 pixels (48 from a side of 1024 on), evenly spread over their
       list. `random`: `count` of that list, drawn with replacement.
 
-    With `flip`, every other picture is mirrored first, at random.
+    With `flip`, half of the pictures, drawn at random, are mirrored first.
     """
 
     windows: Windows = "grid"
@@ -71,7 +71,7 @@ def refuse_too_small(picture: Tensor, cuts: Cuts, name: object) -> Tensor:
 def for_size(cuts: Cuts, size: int, *, any_size: bool = False) -> Cuts:
     """The cuts for a backbone of that many pixels, or of any: a picture whose centre is taken is resized to them."""
     if cuts.whole == "native" and any_size:
-        return replace(cuts, fit=Fit(SMALLEST))
+        return replace(cuts, fit=Fit(SMALLEST, LARGEST))
     if cuts.whole not in ("centre", "native"):
         return cuts
     return replace(cuts, whole="centre", fit=replace(cuts.fit, least=size, most=size))

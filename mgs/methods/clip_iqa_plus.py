@@ -77,8 +77,11 @@ def read_context(path: Path, shape: tuple[int, ...]) -> Tensor:
         tensor = as_tensors({NAME: found})[NAME].float()
     except FileNotFoundError:
         raise UserError(f"options.context={path}: no such file") from None
-    except Exception:  # readers of zip and pickle raise errors of their own
-        raise UserError(f"options.context={path}: holds no context of tensors alone; save the tensor itself") from None
+    except Exception as error:  # readers of zip and pickle raise errors of their own
+        reason = f" ({error})" if isinstance(error, ValueError) else ""
+        raise UserError(
+            f"options.context={path}: holds no context as a tensor{reason}; save the tensor alone"
+        ) from None
     if tuple(tensor.shape) != shape:
         wanted = f"{shape[0]} vectors of this backbone's width {shape[1]}"
         raise UserError(f"options.context={path}: shape {tuple(tensor.shape)}, not {wanted}; choose its own model.clip")

@@ -11,7 +11,7 @@ import torch
 from mgs.backbones.backbone import Backbone
 from mgs.config import Config, ViewsConfig
 from mgs.dimensions import MOS_MAX
-from mgs.images.cuts import Cuts
+from mgs.images.cuts import Cuts, Windows
 from mgs.images.fit import Fit
 from mgs.methods.clip_iqa import CLIPIQA
 from mgs.methods.clip_iqa_plus import CLIPIQAPlus, CLIPIQAPlusOptions
@@ -31,6 +31,7 @@ class MethodFacts:
     cuts: Cuts
     scale: tuple[float, float] = (0.0, MOS_MAX)  # worst and best of its scores, which are mapped linearly onto 0-5
     training_cuts: Cuts | None = None  # by default the same
+    layouts: tuple[Windows, ...] = ()  # other windows that a config may ask for
     title: str = ""  # as tables call it; by default its name in this table
     trains: Literal["all", "own", "nothing"] = "all"  # own: what the method has besides its backbone
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of a config, where they are not MGS's
@@ -46,7 +47,9 @@ FULLY = {
 CENTRE = Cuts("none", whole="centre", fit=Fit(224, 224, "bicubic", "cut"))
 NATIVE = replace(CENTRE, whole="native")
 METHODS = {
-    "mgs": MethodFacts(MGS, MGSOptions, Cuts(), title="MGS", elsewhere={"temperature": "clip"}),
+    "mgs": MethodFacts(
+        MGS, MGSOptions, Cuts(), layouts=("cover", "none"), title="MGS", elsewhere={"temperature": "clip"}
+    ),
     "ipce": MethodFacts(
         IPCE,
         TargetOptions,

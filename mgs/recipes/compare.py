@@ -16,6 +16,7 @@ COMPARISON = "comparison"  # the folder beside the runs
 
 def compare(folders: Sequence[Path]) -> None:
     """Print the leaderboard's tables, and leave them beside the runs."""
+    folders = [folder for folder in folders if folder.resolve().name != COMPARISON]  # runs/* names it too
     names = [folder.resolve().name for folder in folders]
     if repeated := [folder for folder, name in zip(folders, names, strict=True) if names.count(name) > 1]:
         problem = "is named twice, or has another's name"

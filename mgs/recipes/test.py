@@ -101,13 +101,14 @@ def test_run(parts: Sequence[Config]) -> None:
         for config in parts:
             folder = fold_folder(config.run_folder, fold.number)
             refuse_other_fold(folder, fold.sha256)
-            train_s = read_seconds(folder) if config.train.epochs else 0.0
-            tables.append(test_fold(config, fold, sets, load_checkpoint(folder / CHECKPOINT), train_s=train_s))
+            tables.append(test_fold(config, fold, sets, load_checkpoint(folder / CHECKPOINT), folder))
             curves.append(read_curves(folder, fold.number))
         others = [table.filter(regex=r"_(mos|pred)$") for table in tables[1:]]  # the same images in the same order
         predictions.append(pd.concat([tables[0], *others], axis=1))
     background = Background(
-        train_images={fold.number: len(fold.train) for fold in sets.folds}, curves=pd.concat(curves, ignore_index=True)
+        train_images={fold.number: len(fold.train) for fold in sets.folds},
+        curves=pd.concat(curves, ignore_index=True),
+        settings={"options.target": [config.name for config in parts]} if len(parts) > 1 else {},
     )
     leave_report(whole_run(parts), sets, predictions, background)
 
@@ -155,18 +156,19 @@ def test_elsewhere(config: Config, path: Path) -> None:
             f"{path}: trained on {', '.join(trained)} of {origin['dataset']}, and {dataset} has MOS for "
             f"{', '.join(there)} alone; choose sets with a dimension in common"
         )
-    scorer = f"{checkpoint.config.name}_fold_{origin['fold']:02d}"
+    whole, name = checkpoint.config.whole_run, checkpoint.config.name
+    scorer = f"{f'{whole.name}_{name}' if whole else name}_fold_{origin['fold']:02d}"
     sets.notes.append(
         f"Cross-dataset: scored by {scorer}, trained on {origin['dataset']}, protocol {origin['protocol']}; it was "
         "not checked whether images of that dataset are among these."
     )
     if left_out := [dimension for dimension in DIMENSIONS if (dimension in trained) != (dimension in there)]:
         sets.notes.append(f"Dimensions left out, since checkpoint or data lack them: {', '.join(left_out)}.")
-    predictions, train_s = [], read_seconds(path if path.is_dir() else path.parent)
+    predictions, folder = [], path if path.is_dir() else path.parent
     for fold in sets.folds:
         targets = [{d: mos for d, mos in sample.targets.items() if d in shared} for sample in fold.test]
         samples = [replace(sample, targets=one) for sample, one in zip(fold.test, targets, strict=True)]
-        predictions.append(test_fold(config, replace(fold, test=samples), sets, checkpoint, train_s=train_s))
+        predictions.append(test_fold(config, replace(fold, test=samples), sets, checkpoint, folder))
     settings = {
         key: getattr(checkpoint.config, key) for key in ("method", "options", "model", "views", "train", "seed")
     }
@@ -200,16 +202,18 @@ def read_test_sets(config: Config, folds: Sequence[Fold], checkpoint: Checkpoint
     return TestSets(folds, images, findings, list(filter(None, notes)))
 
 
-def test_fold(
-    config: Config, fold: Fold, sets: TestSets, checkpoint: Checkpoint, *, train_s: float | None
-) -> pd.DataFrame:
-    """Predictions for one fold's test images, by the checkpoint's model and views; its costs are added to `sets`."""
+def test_fold(config: Config, fold: Fold, sets: TestSets, checkpoint: Checkpoint, folder: Path) -> pd.DataFrame:
+    """Predictions for one fold's test images, by the checkpoint's model and views; its costs are added to `sets`.
+
+    `folder` is the checkpoint's.
+    """
     prompts = [Prompt(sample.prompt, sample.prompt_style) for sample in fold.test]
     sets.truncated.update(find_truncated(checkpoint.model, prompts))
     sets.prompted.update(checkpoint.model.needs_prompt)
     machine = Machine.choose(config.device, config.precision)
     loader = Loader(make_engine(checkpoint.model, checkpoint.config, machine), sets.images, workers=config.data.workers)
     score = partial(predict, loader, fold.test, batch_size=config.train.batch_size)
+    train_s = read_seconds(folder) if checkpoint.config.train.epochs else 0.0
     predictions, costs = measure_costs(loader, fold.test, score, train_s=train_s)
     sets.costs.setdefault(fold.number, []).append(costs)
     predictions.insert(0, "fold", fold.number)
@@ -231,7 +235,7 @@ def leave_report(config: Config, sets: TestSets, predictions: Sequence[pd.DataFr
         show=show,
         audit=tuple(map(str, sets.findings)),
         costs=mean_costs([add_costs(models) for models in sets.costs.values()]),
-        settings=flat_config(config),
+        settings={**flat_config(config), **background.settings},
         versions=environment(device),
     )
     precision = str(choose_precision(config.precision, device)).removeprefix("torch.")

@@ -6,10 +6,9 @@ With no config, every dataset found under data/ is trained, or the demo where th
 from __future__ import annotations
 
 import copy
-import dataclasses
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from tqdm import tqdm
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.describe_parameters import describe_parameters
 from mgs.backbones.table import load_backbone, load_for_training
-from mgs.config import NOT_THE_RUN, Config, DataConfig, differing_keys
-from mgs.config_files import load_config, load_runs, refuse_other_run, save_config
+from mgs.config import Config, DataConfig
+from mgs.config_files import load_runs, refuse_other_run
 from mgs.datasets.audit import audit
 from mgs.datasets.facts import facts_of
 from mgs.datasets.folds import Fold, find_folds, read_pictures
@@ -33,16 +32,17 @@ from mgs.engine.loader import Loader
 from mgs.engine.predict import predict
 from mgs.errors import UserError
 from mgs.evaluation.per_fold import selection_value
-from mgs.files import is_held, locked, remove_unfinished, write_json
+from mgs.files import locked, remove_unfinished
 from mgs.images.cache import ImageCache
 from mgs.images.cuts import Cuts
 from mgs.interrupts import heed_signals, stop_if_interrupted
-from mgs.machine import Machine, choose_device, compile_or_not, compute_alike, environment, keep_freed_memory
+from mgs.machine import Machine, choose_device, compile_or_not, compute_alike, keep_freed_memory
 from mgs.methods.method import find_truncated
 from mgs.methods.table import METHODS, make_method
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
 from mgs.training.log import TrainingLog
 from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
+from mgs.training.run_folder import lock_fold, open_run_folder, refuse_nested
 from mgs.training.saving import FoldSaver, announce_disk, keep_untrained
 from mgs.training.trainer import Trainer
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     keep_freed_memory()
     configs = [config for run in load_runs(argv) for config in run]
     folders = [config.run_folder for config in configs]
-    if repeated := [folder for folder in folders if folders.count(folder) > 1]:
+    if repeated := [one for one in folders if folders.count(one) > 1 or one.parent in folders]:
         raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
     caches: dict[Cuts, ImageCache] = {}
     checked = [(config, *check_run(config, caches)) for config in configs]  # any mistake surfaces before any training
@@ -142,48 +142,6 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             folder.mkdir(parents=True, exist_ok=True)
             train_fold(config, fold, folder, copy.deepcopy(backbone), images)
             stop_if_interrupted()
-
-
-def open_run_folder(config: Config, folders: Sequence[Path]) -> None:
-    """Make runs/<name> with its record; `overwrite` removes the folds in `folders`, or all if the config changed.
-
-    Folds that other processes are training count as begun.
-    """
-    run = config.run_folder
-    record = run / "config.yaml"
-    begun = [path for name in (FINISHED, PROGRESS) for path in run.glob(f"fold_*/{name}")]
-    own = [lock_of(folder) for folder in folders]
-    held = [lock for lock in run.glob(".fold_*.lock") if lock not in own and is_held(lock)]
-    if record.exists() and (begun or held) and not config.overwrite:
-        refuse_other_run(config, record)  # checked again: another process may have trained here since the check
-    if record.exists() and config.overwrite:
-        changed = differing_keys(load_config(record), config, ignored=NOT_THE_RUN)
-        if changed and held:
-            problem = f"other processes train folds of it with another {', '.join(changed)}"
-            raise UserError(f"{run}: {problem}; wait for them to end, or say name=ANOTHER")
-        for old in [*(run.glob("fold_*") if changed else folders), run / "report"]:
-            shutil.rmtree(old, ignore_errors=True)
-    remove_unfinished(run)
-    save_config(dataclasses.replace(config, overwrite=False, folds=[]), record)
-    write_json(run / "environment.json", environment(choose_device(config.device)))
-
-
-def refuse_nested(run: Path) -> None:
-    """Raise a `UserError` where one run would lie in another: runs of several targets hold one run for each."""
-    if holders := [
-        path.parent for path in (run.parent / "config.yaml", *sorted(run.glob("*/config.yaml"))) if path.exists()
-    ]:
-        raise UserError(f"{run}: {holders[0]} holds another run; say name=ANOTHER")
-
-
-def lock_fold(folder: Path) -> AbstractContextManager[None]:
-    """Hold a fold's lock; `UserError` where another process trains the fold."""
-    return locked(lock_of(folder), str(folder))
-
-
-def lock_of(folder: Path) -> Path:
-    """A fold's lock; beside its folder, which may be removed."""
-    return folder.with_name(f".{folder.name}.lock")
 
 
 def train_fold(config: Config, fold: Fold, folder: Path, backbone: Backbone, images: ImageCache) -> None:

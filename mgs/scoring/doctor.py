@@ -21,7 +21,8 @@ from mgs.errors import UserError
 from mgs.files import file_sha256, free_disk
 from mgs.machine import available_memory, choose_device, choose_precision, environment
 from mgs.scoring.scorer import Scorer
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, read_metadata
+from mgs.training.checkpoint import CHECKPOINT, read_metadata
+from mgs.training.find_checkpoint import finished_folds
 
 SAMPLE = Content((("yellow", "star"), ("blue", "fish")), "starry night sky")
 SAMPLE_PROMPT = "a yellow star by a blue fish, under a starry night sky"
@@ -109,7 +110,7 @@ def find_weights() -> Iterator[Verdict]:
 
 def find_checkpoints(runs: Path) -> Iterator[Verdict]:
     """Trained folds under `runs`."""
-    found = sorted(mark.with_name(CHECKPOINT) for mark in runs.glob(f"*/fold_*/{FINISHED}"))
+    found = sorted(mark.with_name(CHECKPOINT) for mark in finished_folds(runs))
     if not found:
         yield Verdict(NOTE, "checkpoints", f"none under {runs}/; bash start_training.sh makes the demo's")
     for path in found:

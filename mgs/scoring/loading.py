@@ -62,5 +62,8 @@ def open_bare(
     how = f"{title} ({told})" if told else title
     remarks = UNTRAINED if method == "mgs" else f"{how}, as the weights were trained; not by MGS on MOS"
     name = f"zero-shot {backbone.name}" if method == "mgs" else f"{title} with {backbone.name}"
-    fingerprint = hashlib.sha256(f"{backbone.sha256} {config}".encode()).hexdigest()
-    return make_engine(made, config, machine), Source(name, fingerprint, scored or made.gives, remarks=remarks)
+    digest = hashlib.sha256(f"{backbone.sha256} {config}".encode())
+    for own in (weight for part, weight in made.named_parameters() if not part.startswith("backbone.")):
+        digest.update(own.detach().numpy().tobytes())  # a file may have had other content under the same name
+    engine = make_engine(made, config, machine)
+    return engine, Source(name, digest.hexdigest(), scored or made.gives, remarks=remarks)

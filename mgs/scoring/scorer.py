@@ -102,7 +102,10 @@ class Scorer(OwnProcess):
         device: str = "auto",
         precision: Precision = "auto",
     ) -> Scorer:
-        """A scorer from weights that are loaded already, by a method of `METHODS` and its options."""
+        """A scorer from weights that are loaded already, by a method of `METHODS` and its options.
+
+        The backbone becomes the method's own: it is frozen and moved, and a ResNet may lose its position embeddings.
+        """
         return cls(*open_bare(backbone, Machine.choose(device, precision), method, options))
 
     @classmethod

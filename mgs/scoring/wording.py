@@ -8,11 +8,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mgs.backbones.backbone import Backbone
-from mgs.dimensions import DIMENSIONS
-from mgs.methods.method import Method
+from mgs.dimensions import DIMENSIONS, Prompt
+from mgs.methods.method import Method, find_truncated
 from mgs.methods.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
-from mgs.prompts import clean_prompt
 from mgs.scoring.score import OK, Score, failure
 from mgs.scoring.streaming import Scored
 
@@ -47,7 +45,7 @@ def describe(found: Scored, method: Method, scored: Sequence[str], remarks: str)
         return failure(f"no prompt, and {', '.join(scored)} cannot be judged without one; give a prompt")
     if wrong := [dimension for dimension, value in told.items() if not math.isfinite(value)]:
         return failure(f"{', '.join(wrong)} not finite; score with precision=fp32, or use another checkpoint")
-    said = "; ".join(filter(None, [found.remark, *remarks_on_prompt(found.prompt, method.backbone), remarks]))
+    said = "; ".join(filter(None, [found.remark, *remarks_on_prompt(found.prompt, method), remarks]))
     labels = {name: words[int(found.found[name])] for name, words in method.labels.items()}
     return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK, labels=labels)
 
@@ -60,18 +58,23 @@ def level_word(dimension: str, value: float) -> str:
 def remark_on_checkpoint(metadata: Mapping[str, Any]) -> str:
     """A remark on a checkpoint whose model knows no real images, by its metadata; "" for others."""
     if not metadata["config"].get("train", {}).get("epochs", 1):
-        return UNTRAINED
+        return "not trained on MOS here"
     if metadata["config"]["data"]["dataset"] == "demo":
         return "trained on drawings"
     return "its CLIP knows drawings only" if metadata["backbone"]["name"] == "demo" else ""
 
 
-def remarks_on_prompt(prompt: str | None, backbone: Backbone) -> list[str]:
-    """Remarks on a prompt, which is scored unchanged; None means that there is no prompt."""
+def remarks_on_prompt(prompt: str | None, method: Method) -> list[str]:
+    """Remarks on a prompt, which is scored unchanged; None means that there is no prompt.
+
+    None for a method that does not read it.
+    """
+    if not method.needs_prompt:
+        return []
     if prompt is None:
         return ["no prompt, so nothing to correspond to"]
     found = {
-        "prompt longer than CLIP reads, cut": backbone.is_too_long(clean_prompt(prompt)),
+        "prompt longer than CLIP reads, cut": bool(find_truncated(method, [Prompt(prompt)])),
         "prompt not in Latin letters: CLIP reads it poorly": has_other_letters(prompt),
         "prompt holds generator syntax, which moves correspondence": has_generator_syntax(prompt),
     }

@@ -12,10 +12,14 @@ from mgs.errors import UserError
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, read_metadata
 
 
+def finished_folds(runs: Path) -> list[Path]:
+    """The marks of all finished folds under `runs`; a run of several targets holds one run for each."""
+    return [mark for depth in ("*", "*/*") for mark in runs.glob(f"{depth}/fold_*/{FINISHED}")]
+
+
 def newest_checkpoint(runs: Path, *, of_drawings: bool = False) -> Path | None:
     """The checkpoint of the fold that was finished last, of those trained on real images, or on the demo's drawings."""
-    marks = [mark for depth in ("*", "*/*") for mark in runs.glob(f"{depth}/fold_*/{FINISHED}")]  # */*: one a target
-    finished = sorted(marks, key=lambda mark: mark.stat().st_mtime, reverse=True)
+    finished = sorted(finished_folds(runs), key=lambda mark: mark.stat().st_mtime, reverse=True)
     for file in (mark.with_name(CHECKPOINT) for mark in finished):
         try:
             metadata = read_metadata(file)
