@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mgs.config import Config, flat_config
-from mgs.config_files import load_runs, refuse_other_run
+from mgs.config_files import load_runs
 from mgs.datasets.audit import Finding, audit
 from mgs.datasets.facts import facts_of, find_generator
 from mgs.datasets.folds import Fold, find_folds, read_pictures
@@ -38,8 +38,9 @@ from mgs.methods.fragments import split_prompt
 from mgs.methods.method import find_truncated
 from mgs.methods.table import METHODS
 from mgs.recipes.compare import compare
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
+from mgs.training.checkpoint import CHECKPOINT, Checkpoint, fold_folder, load_checkpoint, refuse_other_fold
 from mgs.training.log import read_curves
+from mgs.training.run_folder import refuse_unfinished
 from mgs.training.saving import read_seconds
 
 
@@ -119,20 +120,6 @@ def whole_run(parts: Sequence[Config]) -> Config:
         return parts[0]
     folder = Path(parts[0].runs)
     return replace(parts[0], runs=str(folder.parent), name=folder.name)
-
-
-def refuse_unfinished(config: Config, folds: Sequence[Fold]) -> None:
-    """Raise a `UserError` where a run does not exist, is of another config, or lacks one of these folds."""
-    record = config.run_folder / "config.yaml"
-    if not record.exists():
-        raise UserError(f"{config.run_folder}: no such run; train it first with the same words after train.py")
-    refuse_other_run(config, record)
-    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
-    if unfinished := [number for number, folder in folders.items() if not (folder / FINISHED).exists()]:
-        raise UserError(
-            f"{config.run_folder}: fold {', '.join(map(str, unfinished))} not trained to the end; run train.py with "
-            "the same words, or name the folds to test, as in folds=[1,2]"
-        )
 
 
 def test_elsewhere(config: Config, path: Path) -> None:

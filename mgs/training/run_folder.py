@@ -10,10 +10,11 @@ from pathlib import Path
 
 from mgs.config import NOT_THE_RUN, Config, differing_keys
 from mgs.config_files import load_config, refuse_other_run, save_config
+from mgs.datasets.folds import Fold
 from mgs.errors import UserError
 from mgs.files import is_held, locked, remove_unfinished, write_json
 from mgs.machine import choose_device, environment
-from mgs.training.checkpoint import FINISHED
+from mgs.training.checkpoint import FINISHED, fold_folder
 from mgs.training.progress import PROGRESS
 
 RECORD, ENVIRONMENT = "config.yaml", "environment.json"
@@ -59,3 +60,17 @@ def lock_fold(folder: Path) -> AbstractContextManager[None]:
 def lock_of(folder: Path) -> Path:
     """A fold's lock; beside its folder, which may be removed."""
     return folder.with_name(f".{folder.name}.lock")
+
+
+def refuse_unfinished(config: Config, folds: Sequence[Fold]) -> None:
+    """Raise a `UserError` where a run does not exist, is of another config, or lacks one of these folds."""
+    record = config.run_folder / RECORD
+    if not record.exists():
+        raise UserError(f"{config.run_folder}: no such run; train it first with the same words after train.py")
+    refuse_other_run(config, record)
+    folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
+    if unfinished := [number for number, folder in folders.items() if not (folder / FINISHED).exists()]:
+        raise UserError(
+            f"{config.run_folder}: fold {', '.join(map(str, unfinished))} not trained to the end; run train.py with "
+            "the same words, or name the folds to test, as in folds=[1,2]"
+        )
