@@ -36,6 +36,8 @@ def test_a_score_without_a_name_judges_quality_where_there_are_no_prompts_and_el
     both = "image,prompt,mos,quality\na.png,a fox,3,4\n"
     assert scores(tmp_path, both, dimension="overall") == [{"quality": 4.0, "overall": 3.0}]
     assert scores(tmp_path, both) == [{"quality": 4.0}]  # mos is one of the other columns then
+    beside = "image,mos,authenticity\na.png,3,4\n"
+    assert scores(tmp_path, beside) == [{"quality": 3.0, "authenticity": 4.0}]
 
 
 def test_dmos_is_turned_so_that_the_low_end_is_the_best(tmp_path):
@@ -54,10 +56,14 @@ def test_dmos_is_turned_so_that_the_low_end_is_the_best(tmp_path):
     [
         ("image,dmos\na.png,3\n", {}, r"table\.csv:1: .*'dmos' lower is mostly better; set data\.lower_better=true"),
         ("image,prompt,mos\na.png,x,3\n", {}, r"rename 'mos' to the one that it judges, or name that in data\.dimens"),
-        ("image,mos,dmos\na.png,3,3\n", {}, r"says what one column judges: both 'mos' and 'dmos'; remove one"),
+        ("image,mos,dmos\na.png,3,3\n", {}, r"csv:1: columns 'mos' and 'dmos' would both judge quality; remove one"),
         ("image,quality\na.png,3\n", {"dimension": "quality"}, r"dimension=quality .*: no column 'mos' or 'dmos'"),
         ("image,mos,quality\na.png,3,3\n", {"dimension": "quality"}, r"'quality' and 'mos' both judge quality; remove"),
-        ("image,mos\na.png,3\n", {"dimension": "overall"}, r"table\.csv:1: no column 'prompt'; found image, mos"),
+        (
+            "image,mos\na.png,3\n",
+            {"dimension": "overall"},
+            r"csv:1: no column 'prompt'; .*and overall are judged against a prompt",
+        ),
         ("image,correspondence\na.png,3\n", {}, r"table\.csv:1: no column 'prompt'; found"),
         ("image,caption,mos\na.png,a fox,3\n", {}, r"no column 'prompt'; .*call 'caption' prompt, or remove it"),
         (

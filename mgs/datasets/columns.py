@@ -68,11 +68,13 @@ def choose_own(header: list[str], data: DataConfig, where: str, found: str) -> C
     targets: dict[Dimension, str] = {dimension: dimension for dimension in DIMENSIONS if dimension in header}
     scores = [column for column in SCORES if column in header]
     dimension: Dimension | None = data.dimension
-    if scores and not targets and "prompt" not in header:
+    if scores and "quality" not in targets and "prompt" not in header:
         dimension = dimension or "quality"
     if dimension:
-        if len(scores) != 1:
-            problem = "both 'mos' and 'dmos'; remove one" if scores else f"no column 'mos' or 'dmos'; {found}"
+        if len(scores) > 1:
+            raise UserError(f"{where}: columns 'mos' and 'dmos' would both judge {dimension}; remove one; {README}")
+        if not scores:
+            problem = f"no column 'mos' or 'dmos'; {found}"
             raise UserError(f"{where}: data.dimension={dimension} says what one column judges: {problem}; {README}")
         if dimension in targets:
             problem = f"columns {dimension!r} and {scores[0]!r} both judge {dimension}"
@@ -84,8 +86,10 @@ def choose_own(header: list[str], data: DataConfig, where: str, found: str) -> C
     alike = [name for name in header if name in LIKE_PROMPT or ("prompt" in name and name != "prompt_style")]
     if "image" in header and "prompt" not in header and alike:
         raise UserError(f"{where}: no column 'prompt'; {found}; call {alike[0]!r} prompt, or remove it; {README}")
-    needed = "prompt" in header or any(dimension in targets for dimension in NEED_A_PROMPT)
-    return Columns(("image",), "prompt" if needed else "", {d: targets[d] for d in DIMENSIONS if d in targets})
+    if "prompt" not in header and any(dimension in targets for dimension in NEED_A_PROMPT):
+        problem = f"no column 'prompt'; {found}; {' and '.join(NEED_A_PROMPT)} are judged against a prompt"
+        raise UserError(f"{where}: {problem}; {README}")
+    return Columns(("image",), "prompt" * ("prompt" in header), {d: targets[d] for d in DIMENSIONS if d in targets})
 
 
 def name_remedy(header: Sequence[str]) -> str:
