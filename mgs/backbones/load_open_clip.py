@@ -51,16 +51,15 @@ def load_open_clip(name: str, source: str) -> Backbone:
         ) from None
     sha256 = hash_of(clip)
     try:
-        config["quick_gelu"] = config.get("quick_gelu", False) or options.get("force_quick_gelu", False)
-        architecture, _ = read_description({"model_cfg": config, "preprocess_cfg": pixels})
-        plain = type(clip) is open_clip.CLIP
-    except NotPlain:
-        plain = False
-    except ValueError as error:
-        raise UserError(f"{source}: {error}; check its open_clip_config.json") from None
-    if plain:
-        return as_lean(clip, name, sha256, source, architecture)
-    return OpenCLIPBackbone(clip, tokenizer, name, sha256, pixels)
+        if type(clip) is open_clip.CLIP:
+            config["quick_gelu"] = config.get("quick_gelu", False) or options.get("force_quick_gelu", False)
+            with contextlib.suppress(NotPlain):
+                architecture, _ = read_description({"model_cfg": config, "preprocess_cfg": pixels})
+                return as_lean(clip, name, sha256, source, architecture)
+        return OpenCLIPBackbone(clip, tokenizer, name, sha256, pixels)
+    except (ValueError, TypeError, LookupError, AssertionError) as error:  # LookupError: a context without places
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{source}: {reason}; check its open_clip_config.json") from None
 
 
 def as_lean(clip: nn.Module, name: str, sha256: str, source: str, architecture: Architecture) -> Backbone:

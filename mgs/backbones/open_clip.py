@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ PUBLISHED = (NAMED, HUB)
 IMAGE_BLOCKS = ("trunk.blocks", "trunk.stages", "transformer.resblocks")  # where towers have their blocks
 TEXT_BLOCKS = ("transformer.resblocks", "transformer.encoder.layer", "transformer.encoder.block")
 UNUSED = ("logit_scale", "logit_bias")  # in what trains
+TOKENIZING = threading.Lock()  # a tokenizer of Hugging Face's keeps the length it cuts at, so threads take turns
 STEM = re.compile(  # names of what lies below the blocks
     r"(?:^|\.)(?:conv1|patch_embed|stem|pos_embed|cls_token|reg_token|class_embedding|positional_embedding|"
     r"token_embedding|cls_emb|embeddings|ln_pre|norm_pre)(?:\.|$)"
@@ -45,7 +47,7 @@ class OpenCLIPBackbone(Backbone):
         super().__init__()
         self.name, self.sha256, self.clip, self.tokenizer = name, sha256, clip.eval(), tokenizer
         self.published = name.startswith(PUBLISHED)
-        self.size, self.context = size_of(clip.visual, name), context_of(clip)
+        self.size, self.context = size_of(clip.visual, name), context_of(clip, tokenizer)
         self.padding = int(self.encode("", self.context)[-1])
         for statistic, least in (("mean", 0.0), ("std", 1e-6)):
             channels = as_channels(statistic, pixels[statistic], least)
@@ -99,7 +101,10 @@ class OpenCLIPBackbone(Backbone):
         return without_padding(self.encode(text, self.context), self.padding)
 
     def is_too_long(self, text: str) -> bool:
-        return len(without_padding(self.encode(text, self.context + 1), self.padding)) > self.context
+        # With room for one token more, only a text that was cut gets longer.
+        lengths = (self.context, self.context + 1)
+        own = [len(without_end(self.encode(text, length), self.encode("", length))) for length in lengths]
+        return own[0] != own[1]
 
     def constant_text_weights(self) -> list[nn.Parameter]:
         return []
@@ -113,10 +118,12 @@ class OpenCLIPBackbone(Backbone):
 
     def embed_texts(self, packed: PackedTexts, halves: Sequence[Tensor] | None = None) -> Tensor:
         # A row a text, padded on the right to the whole context: what SigLIP reads is its last place.
-        count = sum(packed.lengths)
-        rows = packed.numbers.new_full((len(packed.ends), self.context), self.padding)
+        count, texts = sum(packed.lengths), len(packed.lengths)
+        rows = packed.numbers.new_full((texts, self.context), self.padding)
         owner = packed.owner.flatten()[packed.places[:count]]
         rows = rows.index_put((owner, packed.positions[:count]), packed.numbers[:count])
+        # Spare rows repeat a text: the mean over the tokens of a row without any is NaN, and so are all gradients then.
+        rows = torch.cat([rows, rows[:1].expand(len(packed.ends) - texts, -1)])
         return unit_norm(self.clip.encode_text(rows))
 
     def embed_padded(self, tokens: Tensor) -> Tensor:
@@ -126,7 +133,8 @@ class OpenCLIPBackbone(Backbone):
 @functools.lru_cache(maxsize=65_536)  # a prompt comes back every epoch
 def token_numbers(tokenizer: Any, text: str, length: int) -> tuple[int, ...]:
     """A text's token numbers by a tokenizer of open_clip's, padded or cut to that many."""
-    return tuple(map(int, tokenizer([text], context_length=length)[0]))
+    with TOKENIZING:
+        return tuple(map(int, tokenizer([text], context_length=length)[0]))
 
 
 def size_of(visual: Any, name: str) -> int:
@@ -138,9 +146,10 @@ def size_of(visual: Any, name: str) -> int:
     return int(height)
 
 
-def context_of(clip: Any) -> int:
-    """Tokens that the text tower reads."""
-    return int(getattr(clip, "context_length", None) or clip.text.context_length)
+def context_of(clip: Any, tokenizer: Any) -> int:
+    """Tokens that the text tower is given: Hugging Face's towers have more places than open_clip uses, or no limit."""
+    stated = (getattr(one, "context_length", None) for one in (tokenizer, clip, getattr(clip, "text", None)))
+    return int(next(length for length in stated if length))
 
 
 def without_padding(numbers: Sequence[int], padding: int) -> tuple[int, ...]:
@@ -149,6 +158,14 @@ def without_padding(numbers: Sequence[int], padding: int) -> tuple[int, ...]:
     while length > 1 and numbers[length - 1] == padding:
         length -= 1
     return tuple(numbers[:length])
+
+
+def without_end(numbers: Sequence[int], blank: Sequence[int]) -> Sequence[int]:
+    """Token numbers up to where they begin to equal those of a text without words, `blank`, of the same length."""
+    length = len(numbers)
+    while length and numbers[length - 1] == blank[length - 1]:
+        length -= 1
+    return numbers[:length]
 
 
 def blocks_of(tower: nn.Module, places: Sequence[str]) -> list[nn.Module]:
