@@ -4,16 +4,21 @@ import copy
 import json
 import pickle
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import embed_views, score_views
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from mgs.backbones import huggingface
+from mgs.backbones.architecture import OPENAI, Tower
 from mgs.backbones.clip import CLIPBackbone
 from mgs.backbones.load_open_clip import options_for
-from mgs.backbones.open_clip import is_stem
+from mgs.backbones.open_clip import OpenCLIPBackbone, is_stem
 from mgs.backbones.openai import openai_clip
 from mgs.backbones.packing import PackedTexts
 from mgs.backbones.table import load_backbone, load_for_training
@@ -177,16 +182,66 @@ def small_open_clip():
     return {key: value.detach().contiguous() for key, value in open_clip_model(quick_gelu=False).state_dict().items()}
 
 
+def halved(state):
+    """Half-precision weights beside float32 layer norms, as OpenAI saves them, and open_clip with precision=fp16."""
+    return {key: value if "ln_" in key else value.half() for key, value in state.items()}
+
+
 def test_a_file_that_does_not_say_its_activation_is_read_as_openais_and_that_is_said_once(tmp_path, small_clip, capsys):
-    save_file(small_clip.state_dict(), tmp_path / "clip.safetensors")
-    half = {
-        key: value if "ln_" in key else value.half() for key, value in small_clip.state_dict().items()
-    }  # as OpenAI saves them
-    save_file(half, tmp_path / "half.safetensors")
-    torch.save(small_clip.state_dict(), tmp_path / "clip.pt")  # in the order that openai-clip's modules have
-    for name in ("clip.safetensors", "clip.safetensors", "half.safetensors", "clip.pt"):
+    state = small_clip.state_dict()
+    save_file(state, tmp_path / "clip.safetensors")
+    save_file(halved(state), tmp_path / "half.safetensors")
+    torch.save(load_file(tmp_path / "half.safetensors"), tmp_path / "saved-again.pt")  # by name: no modules' order
+    torch.save(load_file(tmp_path / "clip.safetensors"), tmp_path / "whole-again.pt")
+    names = ["clip.safetensors", "half.safetensors", "saved-again.pt", "whole-again.pt"]
+    for name in (*names, *names):
         assert load_backbone(str(tmp_path / name)).architecture.image.activation == "quick_gelu"
-    assert capsys.readouterr().err.count("does not say its activation") == 1
+    said = capsys.readouterr().err
+    assert [said.count(f"{name}: does not say its activation") for name in names] == [1, 1, 1, 1]
+
+
+def test_what_openai_clips_modules_saved_is_read_without_a_remark(tmp_path, small_clip, capsys):
+    state = small_clip.state_dict()
+    contents = [state, halved(state), {"model_state_dict": state}]
+    contents.append({"params": {f"clip_model.{key}": value for key, value in state.items()}})
+    for content in contents:
+        torch.save(content, tmp_path / "clip.pt")
+        assert load_backbone(str(tmp_path / "clip.pt")).architecture == OPENAI
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_saved_from_open_clips_safetensors_is_not_taken_for_openais(tmp_path):
+    model = open_clip_model(quick_gelu=False)
+    state = load_file(save_open_clip(model, tmp_path))
+    for name in ("epoch_3.pt", "open_clip_pytorch_model.bin"):
+        torch.save(state, tmp_path / name)
+    assert "saved by open_clip" in refused(tmp_path / "open_clip_pytorch_model.bin")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(open_clip_json(quick_gelu=False)))
+    backbone = load_backbone(str(tmp_path / "epoch_3.pt"))
+    assert_same(backbone, *open_clip_truth(model, backbone))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_widths_that_openai_has_not_are_refused_in_files_that_look_like_openais(tmp_path):
+    model = open_clip_model(quick_gelu=False, heads=1, width=1280, layers=1, mlp_ratio=0.1)
+    order = openai_clip().model.CLIP(8, 32, 1, 64, 16, 77, 9, 64, 1, 2).state_dict()
+    torch.save({key: model.state_dict()[key] for key in order}, tmp_path / "h14.pt")
+    assert "width 1280" in refused(tmp_path / "h14.pt")
+    torch.jit.script(Holder(model)).save(str(tmp_path / "script.pt"))
+    assert "width 1280" in refused(tmp_path / "script.pt")
+    backbone = load_backbone(str(tmp_path / "script.pt"), activation="gelu")
+    assert backbone.architecture.image == Tower("gelu", 80)
+
+
+class Holder(torch.nn.Module):
+    """A module's tensors in modules of the same names, for TorchScript, without their code."""
+
+    def __init__(self, module):
+        super().__init__()
+        for name, value in module.named_parameters(recurse=False):
+            self.register_parameter(name, value)
+        for name, part in module.named_children():
+            self.add_module(name, Holder(part))
 
 
 def test_openais_names_leave_no_choice():
@@ -228,8 +283,45 @@ def test_hugging_faces_folder_is_read_without_its_library(tmp_path, activation):
     assert "does not say its activation" in refused(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip"}))
     assert "model_type: is siglip" in refused(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"hidden_act": ["gelu"]}}))
+    for silent in ({}, {"model_type": "clip"}, {"vision_config": {}, "text_config": None}):
+        (tmp_path / "config.json").write_text(json.dumps(silent))
+        assert "does not say its activation" in refused(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {}, "text_config": {"hidden_act": ["gelu"]}}))
     assert "hidden_act" in refused(tmp_path)
+
+
+def test_hugging_faces_older_form_of_a_towers_description_counts_as_a_whole_as_in_its_library():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    plain = {"hidden_act": "gelu", "hidden_size": 96, "num_attention_heads": 3}
+    content = {"text_config": {**plain}, "vision_config": {**plain}, "text_config_dict": {"hidden_size": 128}}
+    content["vision_config_dict"] = {"hidden_act": "gelu_new", "num_attention_heads": 4}
+    truth = transformers.CLIPConfig(**copy.deepcopy(content))
+    found, sizes = huggingface.read_description(content)
+    for tower, config in ((found.text, truth.text_config), (found.image, truth.vision_config)):
+        assert tower.activation == huggingface.ACTIVATIONS[config.hidden_act]
+        assert tower.head_width == config.hidden_size // config.num_attention_heads
+    assert sizes["text_cfg.width"] == 128
+    del content["text_config"], content["vision_config"]
+    assert not huggingface.is_silent(content)
+
+
+def test_pixels_that_are_not_normalized_and_what_is_wrong_with_them(tmp_path):
+    hugging_face_model("gelu").save_pretrained(tmp_path)
+    pixels = tmp_path / "preprocessor_config.json"
+    pixels.write_text('{"do_normalize": false, "image_mean": [0.1, 0.1, 0.1]}')
+    backbone = load_backbone(str(tmp_path))
+    assert (*backbone.mean.flatten().tolist(), *backbone.std.flatten().tolist()) == (0, 0, 0, 1, 1, 1)
+    for wrong in ('{"image_std": [0, 1, 1]}', '{"do_normalize": "no"}'):
+        pixels.write_text(wrong)
+        assert f"{pixels}: " in (message := refused(tmp_path))
+        assert "choose another model" in message
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
+def test_an_index_names_files_beside_it(tmp_path, name):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"logit_scale": name}}))
+    assert "must list the files of one model" in refused(index)
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +350,13 @@ def test_a_resnet_equals_openais_and_never_trains(tmp_path, resnet):
     assert load_for_training(str(tmp_path / "rn.safetensors"), trains=False).size == 64
     assert not any(weight.requires_grad for weight in backbone.parameters())
     assert embed_views(backbone, some_views(backbone)[None]).shape == (1, 3, 32)
+
+
+def test_a_resnet_with_a_negative_variance_is_refused(tmp_path, resnet):
+    state = {key: value.clone() for key, value in resnet.state_dict().items()}
+    state["visual.bn1.running_var"][3] = -1
+    save_file(state, tmp_path / "rn.safetensors")
+    assert "running_var below 0" in refused(tmp_path / "rn.safetensors")
 
 
 def test_a_resnet_without_positions_takes_pictures_of_any_size(tmp_path, resnet):
@@ -344,6 +443,93 @@ def test_a_clip_of_another_kind_is_run_by_open_clip_itself(siglip_folder):
         load_for_training(f"local-dir:{folder}")
     with pytest.raises(UserError, match="cannot learn prompts"):
         backbone.word_vectors(torch.zeros(1, 3, dtype=torch.int64))
+
+
+class Tokenizer:
+    """As Hugging Face's: numbers of words, cut to leave room for an end; it stands only one caller at a time."""
+
+    context_length = 6
+    busy = False
+
+    def __init__(self, end, padding):
+        self.end, self.padding = end, padding
+
+    def __call__(self, texts, context_length):
+        assert not self.busy
+        self.busy = True
+        time.sleep(0.002)
+        numbers = [*(10 + len(word) for word in texts[0].split()[: context_length - 1]), self.end]
+        self.busy = False
+        return torch.tensor([numbers + [self.padding] * (context_length - len(numbers))])
+
+
+class MeanTower(torch.nn.Module):
+    """As open_clip's with Hugging Face's text towers: the mean over what is no padding, of many more places."""
+
+    context_length = 514
+
+    def __init__(self):
+        super().__init__()
+        self.visual, self.table = torch.nn.Identity(), torch.nn.Embedding(40, 8)
+        self.visual.image_size = 16
+        self.text = SimpleNamespace(context_length=0)
+
+    def encode_text(self, rows):
+        mask = (rows != 1).unsqueeze(-1)
+        return (self.table(rows) * mask).sum(1) / mask.sum(1)
+
+
+def mean_backbone(end=2, padding=1):
+    pixels = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return OpenCLIPBackbone(MeanTower(), Tokenizer(end, padding), "local-dir:x", "", pixels)
+
+
+@torch.enable_grad()
+def test_spare_rows_leave_gradients_finite_and_the_context_is_what_open_clip_cuts_at():
+    backbone = mean_backbone()
+    assert backbone.context == 6
+    texts = ["a", "a fox and"]
+    plain, fixed = (embed_texts(backbone, texts, fixed=fixed) for fixed in (False, True))
+    torch.testing.assert_close(fixed, plain, atol=0, rtol=0)
+    fixed[:, 0].sum().backward()
+    assert backbone.clip.table.weight.grad.isfinite().all()
+    packed = PackedTexts.of([backbone.tokenize(text) for text in texts], fixed=True)
+    assert len(backbone.embed_texts(packed)) == len(packed.ends)
+
+
+def test_a_text_that_is_cut_is_told_also_where_padding_is_the_end_token():
+    for padding in (1, 2):
+        backbone = mean_backbone(padding=padding)
+        assert [backbone.is_too_long("fox " * words) for words in (0, 1, 4, 5, 6, 20)] == [False] * 4 + [True] * 2
+
+
+def test_threads_take_turns_with_a_tokenizer():
+    backbone = pickle.loads(pickle.dumps(copy.deepcopy(mean_backbone())))
+    failures = []
+
+    def tokenize(thread):
+        try:
+            for words in range(5):
+                backbone.tokenize(f"thread{'s' * thread} " * words + f"number {thread}")
+        except AssertionError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=tokenize, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+@pytest.mark.parametrize("pixels", [{"mean": [0.5, 0.5]}, {"mean": ["a", "b", "c"]}, {"std": 0}])
+def test_pixels_that_no_model_has_are_one_line_for_a_clip_of_another_kind(siglip_folder, tmp_path, pixels):
+    folder, _ = siglip_folder
+    content = json.loads((folder / "open_clip_config.json").read_text())
+    content["preprocess_cfg"] |= pixels
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
+    (tmp_path / "open_clip_model.safetensors").symlink_to(folder / "open_clip_model.safetensors")
+    assert "open_clip_config.json" in refused(f"local-dir:{tmp_path}")
 
 
 def test_a_plain_clip_of_open_clips_is_run_by_our_own_towers(tmp_path):

@@ -15,6 +15,7 @@ from mgs.errors import UserError
 
 MOST_CONTEXT, MOST_PIXELS, MOST_BLOCKS = 1024, 2048, 128  # far above any CLIP
 RESNET = "visual.layer1.0.conv1.weight"  # every CLIP with a ResNet has it
+VARIANCE = "running_var"  # of a batch norm
 COUNTED = "num_batches_tracked"  # what torch's batch norms count in training
 
 
@@ -29,6 +30,8 @@ def build_clip(state: Mapping[str, Tensor], source: Path | str, architecture: Ar
             raise ValueError("weights that are not floating point")
         if not all(weight.numel() for weight in state.values()):
             raise ValueError("weights without a number in them")
+        if any(name.endswith(VARIANCE) and bool((weight < 0).any()) for name, weight in state.items()):
+            raise ValueError(f"a {VARIANCE} below 0")
         with torch.device("meta"):  # where it takes no memory, whatever the shapes claim
             clip = make_skeleton(state, architecture)
         clip.load_state_dict({name: value.to("meta") for name, value in state.items()}, assign=False)

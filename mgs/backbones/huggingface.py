@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,15 +56,22 @@ def with_openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def read_description(content: Mapping[str, Any], pixels: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
-    """The architecture, and the sizes by open_clip's names for them, of a model's two JSON files.
+def is_silent(content: Mapping[str, Any]) -> bool:
+    """Whether a config.json describes no towers, and so says no more than none."""
+    towers = ("vision_config", "text_config")
+    described = all(any(content.get(name + form) is not None for form in ("", "_dict")) for name in towers)
+    return content.get("model_type", "clip") == "clip" and not described
+
+
+def read_description(content: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture, with OpenAI's mean and std, and the sizes by open_clip's names for them, of a config.json.
 
     `ValueError` for what is no CLIP.
     """
     kind = content.get("model_type", "clip")
     if kind != "clip":
         raise ValueError(f"model_type: is {str(kind)[:50]}, not clip; only models of that type can be read")
-    vision, text = section(content, "vision_config"), section(content, "text_config")
+    vision, text = tower_section(content, "vision_config"), tower_section(content, "text_config")
     sizes = {
         "embed_dim": content.get("projection_dim"),
         "vision_cfg.image_size": vision.get("image_size"),
@@ -74,8 +82,25 @@ def read_description(content: Mapping[str, Any], pixels: Mapping[str, Any]) -> t
         "text_cfg.layers": text.get("num_hidden_layers"),
     }
     towers = read_tower("vision_config", vision, 768, 12), read_tower("text_config", text, 512, 8)
-    pixels = section(pixels, "image_processor") or pixels  # as newer versions save it
-    return Architecture(*towers, pixels.get("image_mean") or MEAN, pixels.get("image_std") or STD), sizes
+    return Architecture(*towers), sizes
+
+
+def with_pixels(architecture: Architecture, content: Mapping[str, Any]) -> Architecture:
+    """The architecture with the mean and std of a preprocessor_config.json; `ValueError` for what cannot be."""
+    pixels = section(content, "image_processor") or content  # as newer versions save it
+    normalizes = pixels.get("do_normalize", True)
+    if not isinstance(normalizes, bool):
+        raise ValueError("do_normalize: must be true or false")
+    mean, std = pixels.get("image_mean") or MEAN, pixels.get("image_std") or STD
+    if not normalizes:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return dataclasses.replace(architecture, mean=mean, std=std)
+
+
+def tower_section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What describes a tower: old files may hold it twice, and transformers takes the whole of the older form then."""
+    older = f"{name}_dict"
+    return section(content, name if content.get(older) is None else older)
 
 
 def read_tower(name: str, content: Mapping[str, Any], width: int, heads: int) -> Tower:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, float16, float32
+from torch import Tensor
 from tqdm import tqdm
 
 from mgs.backbones import huggingface, open_clip_config
@@ -33,6 +34,9 @@ IN_FOLDERS = (  # the weights that a folder may hold, those that are taken first
     "pytorch_model.bin.index.json",
 )
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}  # of open_clip's widest image towers, H/14, g/14 and bigG/14, by width
+# How state dicts of their modules list the parts of a block. What was saved from a .safetensors has neither order.
+OPENAIS_ORDER = ["attn.in_proj_weight", "ln_1.weight", "mlp.c_fc.weight", "ln_2.weight"]
+OPEN_CLIPS_ORDER = ["ln_1.weight", "attn.in_proj_weight", "ln_2.weight", "mlp.c_fc.weight"]
 WHICH = "gelu for most of open_clip's, quick_gelu for OpenAI's, DFN's and MetaCLIP's first"
 UNNAMED = {"logit_bias"}  # of sigmoid losses, which no cosine has a use for
 
@@ -100,32 +104,31 @@ def describe_openai(
     path: Path, weights: Weights, tensors: StateDict, source: str, activation: Activation | None
 ) -> Facts:
     """What is known of a file with OpenAI's names. `tensors` are its, under these names."""
-    order = {name: i for i, name in enumerate(tensors)}
-    block = "transformer.resblocks.0"
-    norm, attention = (order.get(f"{block}.{part}", -1) for part in ("ln_1.weight", "attn.in_proj_weight"))
-    if min(norm, attention) < 0:  # no CLIP; building it will say what is missing
+    parts = [f"transformer.resblocks.0.{part}" for part in OPENAIS_ORDER]
+    if not tensors.keys() >= set(parts):  # no CLIP; building it will say what is missing
         return Facts(OPENAI, {})
-    if weights.script or (weights.in_order and attention < norm and not activation):
-        return Facts(OPENAI, {})  # OpenAI's archives, and what openai-clip's modules saved
     beside = path.with_name(open_clip_config.CONFIG)
-    if beside.is_file():
+    if beside.is_file() and not weights.script:
+        content = read_json(beside)
         try:
-            return Facts(*open_clip_config.read_description(read_json(beside)), beside)
+            with as_user_error(beside):
+                return Facts(*open_clip_config.read_description(content), beside)
         except open_clip_config.NotPlain as error:
             problem = f"{error}: is what the towers here do not compute"
             raise UserError(f"{beside}: {problem}; say local-dir:{path.parent}, which needs open_clip") from None
-        except ValueError as error:
-            raise UserError(f"{beside}: {' '.join(str(error).split())[:200]}; download it again") from None
     if activation:
         return Facts(guess(tensors), {})
     remedy = f"put its {open_clip_config.CONFIG} beside it, or say model.activation: {WHICH}"
     width = len(tensors.get("visual.class_embedding", ()))
     if width in HEAD_WIDTHS and RESNET not in tensors:
+        remedy = f"say model.activation: {WHICH}" if weights.script else remedy
         raise UserError(f"{source}: an image tower of width {width}, which OpenAI has none of; {remedy}")
-    if (weights.in_order and 0 <= norm < attention) or path.name.startswith("open_clip_"):
+    if weights.script:
+        return Facts(OPENAI, {})
+    order = [name.split(".", 3)[-1] for name in tensors if name in parts] if weights.in_order else []
+    if order == OPEN_CLIPS_ORDER or path.name.startswith("open_clip_"):
         raise UserError(f"{source}: saved by open_clip, so its activation is not known; {remedy}")
-    kinds = [tensors[f"{block}.{part}"].dtype for part in ("attn.in_proj_weight", "ln_1.weight")]
-    if kinds != [float16, float32]:  # as OpenAI saves them, and hardly anyone else
+    if order != OPENAIS_ORDER:
         say_once(f"{source}: does not say its activation, read as OpenAI's, quick_gelu; if it is not, {remedy}")
     return Facts(OPENAI, {})
 
@@ -133,16 +136,29 @@ def describe_openai(
 def describe_huggingface(path: Path, tensors: StateDict, source: str, activation: Activation | None) -> Facts:
     """What is known of a file with Hugging Face's names."""
     config, pixels = path.with_name(huggingface.CONFIG), path.with_name(huggingface.PIXELS)
-    if config.is_file():
-        try:
-            about = read_json(pixels) if pixels.is_file() else {}
-            return Facts(*huggingface.read_description(read_json(config), about), config)
-        except ValueError as error:
-            raise UserError(f"{config}: {' '.join(str(error).split())[:200]}; download it again") from None
+    content = read_json(config) if config.is_file() else {}
+    if not huggingface.is_silent(content):
+        about = read_json(pixels) if pixels.is_file() else {}
+        with as_user_error(config):
+            architecture, sizes = huggingface.read_description(content)
+        with as_user_error(pixels):
+            return Facts(huggingface.with_pixels(architecture, about), sizes, config)
     if activation:
         return Facts(guess(renamed(tensors, source)), {})
-    remedy = f"put its {huggingface.CONFIG} beside it, or say model.activation: {WHICH}"
+    remedy = f"put its whole {huggingface.CONFIG} beside it, or say model.activation: {WHICH}"
     raise UserError(f"{source}: from Hugging Face, and does not say its activation; {remedy}")
+
+
+@contextlib.contextmanager
+def as_user_error(file: Path) -> Iterator[None]:
+    """What a JSON file says and no CLIP here has, as a `UserError`; `NotPlain` stays what it is."""
+    try:
+        yield
+    except open_clip_config.NotPlain:
+        raise
+    except ValueError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(f"{file}: {problem}; choose another model, or correct what was changed in the file") from None
 
 
 def guess(tensors: Mapping[str, Tensor]) -> Architecture:

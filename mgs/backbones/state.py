@@ -16,9 +16,10 @@ from mgs.files import file_sha256
 
 SCRIPT_CONSTANTS = ("input_resolution", "context_length", "vocab_size")  # which OpenAI's archives hold as tensors
 WRAPPERS = ("model_state_dict", "params", "state_dict")  # of IPCE and LIQE, of IQA-PyTorch, of open_clip's training
+CONVOLUTION = "visual.conv1.weight"  # of every CLIP; in ResNets there are more that end so
 MARKS = (  # names that every CLIP of a kind has; what stands before them is a prefix
     "visual.layer1.0.conv1.weight",
-    "visual.conv1.weight",
+    CONVOLUTION,
     "vision_model.embeddings.patch_embedding.weight",
 )
 INDEX = ".index.json"  # how the list of a model's several files ends
@@ -32,7 +33,7 @@ class Weights:
 
     tensors: StateDict  # without what other projects put before the names, in the file's order
     script: bool = False  # a TorchScript archive, as OpenAI ships its CLIPs
-    in_order: bool = False  # the order of the tensors is that of the modules that were saved
+    in_order: bool = False  # the order of the tensors may be that of modules, not of a list
 
 
 def read_file(path: Path, source: str) -> Weights:
@@ -103,7 +104,7 @@ def shards(index: Path) -> list[Path]:
     """The files that an index lists."""
     listed = read_json(index).get("weight_map")
     names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
-    if not names or len(names) > MOST_SHARDS or any(Path(name).name != name for name in names):
+    if not names or len(names) > MOST_SHARDS or any(name in ("", "..") or Path(name).name != name for name in names):
         raise UserError(f"{index}: must list the files of one model, all beside it; download the folder again")
     return [index.with_name(name) for name in names]
 

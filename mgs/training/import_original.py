@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mgs.backbones.build import build_clip
 from mgs.backbones.clip import CLIPBackbone
+from mgs.backbones.state import CONVOLUTION, SCRIPT_CONSTANTS
 from mgs.backbones.weights import as_tensors, read_weights
 from mgs.config import Config, DataConfig, ModelConfig
 from mgs.datasets.facts import DATASETS, facts_of
@@ -18,9 +19,7 @@ from mgs.files import file_sha256
 from mgs.methods.mgs import MGS, MGSOptions
 from mgs.training.checkpoint import CHECKPOINT, save_checkpoint
 
-MARK = "visual.conv1.weight"  # every CLIP with a vision transformer has it; what stands before it is the prefix
 FOLD = re.compile(r"[0-9]{1,3}", re.ASCII)
-UNUSED = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI stores beside the weights
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ def import_original(path: Path, folder: Path, *, dataset: str | None = None) -> 
     dataset = choose_dataset(original.dataset, dataset, path)
     dimensions = facts_of(dataset).dimensions
     state = original.state
-    prefixes = [name.removesuffix(MARK) for name in state if name.endswith(MARK)]
+    prefixes = [name.removesuffix(CONVOLUTION) for name in state if name.endswith(CONVOLUTION)]
     if len(prefixes) != 1:
         raise UserError(
-            f"{path}: {len(prefixes)} tensors called ...{MARK}, where one CLIP has one; not such a checkpoint"
+            f"{path}: {len(prefixes)} tensors called ...{CONVOLUTION}, where one CLIP has one; not such a checkpoint"
         )
     own = {name.removeprefix(prefixes[0]): value for name, value in state.items() if name.startswith(prefixes[0])}
     clip_state, others = split_clip(own)
@@ -128,4 +127,4 @@ def split_clip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, T
     """A CLIP's own tensors, and the other tensors of the checkpoint."""
     roots = ("visual", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
     ours = {k: v for k, v in state.items() if k.split(".")[0] in (*roots, "logit_scale")}
-    return ours, {k: v for k, v in state.items() if k not in ours and k not in UNUSED}
+    return ours, {k: v for k, v in state.items() if k not in ours and k not in SCRIPT_CONSTANTS}
