@@ -25,7 +25,7 @@ from mgs.images import decode as images
 from mgs.images import fit
 
 TESTS = Path(__file__).parent
-SECONDS = 15
+SECONDS = 10
 CHANGED = 60
 FEWEST = 300  # executions in that time; on a busy machine they are thousands
 
@@ -95,10 +95,6 @@ sys.exit(fuzz_doors.main())
     ("damage", "name"),
     [
         ("raise KeyError('x')", "KeyError-elsewhere"),
-        (
-            "from mgs.images.decode import BadImage; e = BadImage(''); e.args = ('one\\ntwo',); raise e",
-            "lines-elsewhere",
-        ),
         ("os.abort()", "crash-"),
         ("time.sleep(60)", "timeout-"),
     ],
@@ -106,7 +102,7 @@ sys.exit(fuzz_doors.main())
 def test_a_broken_door_is_found_and_the_input_that_shows_it_kept(tmp_path, damage, name):
     script = tmp_path / "broken.py"
     script.write_text(BROKEN.format(tests=str(TESTS), damage=damage))
-    done = run(script, "csv", tmp_path, 20)
+    done = run(script, "csv", tmp_path, 10)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith("1 findings")
     found = Path(re.search(r"--replay (\S+)", done.stdout)[1])

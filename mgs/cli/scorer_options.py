@@ -58,7 +58,8 @@ def open_scorer(
     if path:
         return Scorer.load(path, device=machine.device, precision=machine.precision)
     try:
-        backbone = load_backbone(clip or machine.model.clip, option="--clip", activation=machine.model.activation)
+        name = clip or (machine.model.clip if method else DEFAULT_CLIP)
+        backbone = load_backbone(name, option="--clip", activation=machine.model.activation)
     except UserError as error:
         if zero_shot:
             raise
