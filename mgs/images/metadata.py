@@ -163,7 +163,7 @@ def split_parameters(text: str) -> tuple[str, str, bool]:
 
 def read_comfyui(fields: Fields) -> Found:
     """ComfyUI's graphs: what was run, else what was edited; in WebP within EXIF, and by the name of any tag."""
-    exif = [text[found.end() :] for text in fields.values() if (found := GRAPH.match(text))]
+    exif = [text[start.end() :] for text in fields.values() if (start := GRAPH.match(text))]
     texts = [fields.get("prompt", ""), fields.get("workflow", ""), *sorted(exif, key=lambda text: '"nodes"' in text)]
     comment = parse(fields.get("exif:UserComment"))
     contents = [*map(parse, texts), comment.get("prompt"), comment.get("workflow"), comment]
