@@ -20,10 +20,8 @@ OUTPUT = re.compile(r"(?:save|preview|display).*(?:image|anim|webp|video)|image 
 SAMPLER = re.compile(r"sampler|detailer", re.IGNORECASE)
 ENCODER = re.compile(r"text ?(?:encode|box)|showtext|promptstash", re.IGNORECASE)
 EMPTIES = re.compile(r"zero ?out", re.IGNORECASE)
-LEADS = {  # the inputs that lead from a sampler to its texts
-    "positive": re.compile(r"positive|conditioning\w*|cond\d*|guider|text_embeds"),
-    "negative": re.compile(r"negative|conditioning\w*|cond\d*|guider|text_embeds"),
-}
+GUIDED = re.compile(r"sampler|detailer|guider", re.IGNORECASE)
+LEADS = re.compile(r"conditioning\w*|cond\d*|guider|text_embeds|positive|negative")  # from a sampler to its texts
 LONG_TEXTS = ("t5xxl", "llama")  # where an encoder has one of them, the other texts are its keywords
 ENCODED = (*LONG_TEXTS, "text", "text_g", "text_l", "clip_l", "clip_g", "clip_h", "prompt")  # an encoder's texts
 TEXT = re.compile(
@@ -108,15 +106,17 @@ class Graph:
             return ""
         self.step()
         seen.add(id(node))
-        if not is_sampler(node) and (text := self.encoded(node, side)):
+        if not GUIDED.search(node.kind) and (text := self.encoded(node, side)):
             return text
         links = {name: after for name, value in node.inputs.items() if (after := self.linked(value))}
-        ways = {name: after for name, after in links.items() if LEADS[side].fullmatch(name)}
+        ways = {name: after for name, after in links.items() if LEADS.fullmatch(name)}
         if side in ways:
             ways = {side: ways[side]}
-        elif not ways and len(links) == 1 and not is_sampler(node):  # such as a reroute
+        elif GUIDED.search(node.kind):  # what has one conditioning follows it, and avoids nothing
+            ways = {name: after for name, after in ways.items() if side == "positive" or name == "guider"}
+        elif len(links) == 1:  # such as a reroute
             ways = links
-        if not ways:
+        elif not ways:
             return self.joined(node, MAX_DEPTH)
         return join([self.conditioning(after, side, seen) for after in ways.values()], ", ")
 

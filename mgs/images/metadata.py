@@ -19,6 +19,7 @@ NEGATIVE = re.compile(r"^Negative prompt:", re.MULTILINE)
 SETTING = re.compile(r'(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 SETTINGS = 3  # of them make a last line one of settings
 GRAPH = re.compile(r"\s*(?:prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)  # before a graph in EXIF
+BROKEN = re.compile(r'\{\s*"|\[\s*\{\s*"')  # JSON that does not end, where it is no object
 JOB = re.compile(r"Job ID:[\s\w-]*\Z")
 DREAM = re.compile(r'\s*"((?:\\.|[^\\"])*)"\s+-\w')
 BRACKETED = re.compile(r"\[([^\[\]]*)\]")
@@ -140,8 +141,8 @@ def read_parameters(fields: Fields) -> Found:
     """
     text = fields.get("parameters")
     if text and not parse(text):
-        prompt, negative, _ = split_parameters(text)
-        return prompt, negative
+        prompt, negative, known = split_parameters(text)
+        return (prompt, negative) if known or not BROKEN.match(text) else None
     for name in ("exif:UserComment", "comment", "xmp:description"):
         text = fields.get(name, "")
         prompt, negative, known = split_parameters(text)
@@ -181,7 +182,7 @@ def read_midjourney(fields: Fields) -> Found:
 
 def read_prompt_field(fields: Fields) -> Found:
     """A text called prompt, or in JSON: Easy Diffusion, RuinedFooocus, TensorArt, mflux, and scripts for diffusers."""
-    plain = {name: text for name, text in fields.items() if not parse(text)}
+    plain = {name: text for name, text in fields.items() if not parse(text) and not BROKEN.match(text)}
     contents = [plain, *(parse(fields.get(name)) for name in JSON_FIELDS)]
     return next(
         ((text, first(content, NEGATIVE_KEYS)) for content in contents if (text := first(content, PROMPT_KEYS))), None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import stat
 import struct
 import zlib
@@ -17,10 +18,11 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from mgs.images.decode import FORMATS
+from mgs.images.decode import FORMATS, MAX_BYTES
 
 MAX_TEXT = 1 << 22  # bytes of one text, unpacked; ComfyUI's graphs have up to a million
-MAX_TEXTS = 64  # of one file
+MAX_TEXTS = 64  # of one file, also those that say nothing
+MAX_ALL = 4 * MAX_TEXT  # bytes of them together
 MAX_CHUNKS = 1 << 17  # of a PNG; the largest that is scored has some 70,000
 MAX_TAGS = 512  # of an EXIF folder
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -30,7 +32,7 @@ EXIF_TAGS = {  # the texts among them, as fields' names have them
     **{0x013B: "Artist", 0x8298: "Copyright", 0x9286: "UserComment", 0x927C: "MakerNote"},
 }
 EXIF_FOLDER = 0x8769  # the tag that says where the second folder of tags begins
-SIZES = {1: 1, 2: 1, 7: 1}  # bytes of a value of EXIF's types that hold text: byte, ASCII, undefined
+TEXT_KINDS = (1, 2, 7)  # of EXIF's types, those with one byte to a value: byte, ASCII, undefined
 XMP_NAMES = {"description": "xmp:description", "UserComment": "xmp:UserComment", "CreatorTool": "xmp:CreatorTool"}
 
 
@@ -42,22 +44,25 @@ def read_fields(file: Path | bytes) -> dict[str, str]:
     with contextlib.suppress(OSError, ValueError), open_regular(file) as stream:
         found = png_texts(stream) if stream.read(len(PNG)) == PNG else other_texts(stream)
         fields: dict[str, str] = {}
-        for name, data in found:
+        size = 0
+        for name, data in itertools.islice(found, MAX_TEXTS):
             for key, text in parse_exif(data) if name == "exif" else [(name, decode(data))]:
                 if text := text.strip("\0 \r\n\t"):
                     fields.setdefault(key, text)
-            if len(fields) >= MAX_TEXTS:
+            size += len(data)
+            if size > MAX_ALL:
                 break
         return fields | parse_xmp(fields.get(XMP, ""))
     return {}
 
 
 def open_regular(file: Path | bytes) -> BinaryIO:
-    """A stream of a file's content. `OSError` for what is no file, such as a pipe, which might never end."""
+    """A stream of a file's content. `OSError` for what is no file, such as a pipe, and for more than an image has."""
     if isinstance(file, bytes):
         return io.BytesIO(file)
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise OSError("not a file")
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+        raise OSError("no file that is read")
     return file.open("rb")
 
 
@@ -118,6 +123,7 @@ def parse_exif(data: bytes) -> Iterator[tuple[str, str]]:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         return
+    wanted = dict(EXIF_TAGS)  # each is read once, however often a folder has it
     folders = [struct.unpack_from(f"{order}I", data, 4)[0]]
     for start in folders:
         count = struct.unpack_from(f"{order}H", data, start)[0] if start + 2 <= len(data) else 0
@@ -126,9 +132,9 @@ def parse_exif(data: bytes) -> Iterator[tuple[str, str]]:
             (place,) = struct.unpack_from(f"{order}I", data, at + 8)
             if tag == EXIF_FOLDER and len(folders) == 1:
                 folders.append(place)
-            elif tag in EXIF_TAGS and kind in SIZES:
+            elif tag in wanted and kind in TEXT_KINDS:
                 value = data[at + 8 : at + 8 + size] if size <= 4 else data[place : place + size]
-                yield f"exif:{EXIF_TAGS[tag]}", decode_comment(value, order)
+                yield f"exif:{wanted.pop(tag)}", decode_comment(value, order)
 
 
 def decode_comment(value: bytes, order: str) -> str:
@@ -160,7 +166,7 @@ def parse_xmp(text: str) -> dict[str, str]:
         return {}
     try:
         root = ElementTree.fromstring(text[text.find("<") :].encode("utf-8", "replace"))
-    except (ElementTree.ParseError, ValueError, RecursionError):
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
         return {}
     found: dict[str, str] = {}
     for element in root.iter():

@@ -20,8 +20,12 @@ from mgs.scoring.items import Item, Origin
 
 MAX_BYTES = 1 << 20  # of a file beside an image
 PROMPT_KEYS = ("prompt", "caption")
-# What programs put at a file name's ends: numbers, seeds, sizes, and the parts of an identifier.
-NUMBER = re.compile(r"\d+|\d+x\d+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=.*\d)[0-9a-f]{8,}", re.IGNORECASE)
+# What programs put at a file name's ends: counters, seeds, identifiers. Few digits may be words: "3 cats", "apollo 11".
+NUMBER = r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[a-f]*\d)[0-9a-f]{8,}|0\d+|\d{5,})"
+EDGES = re.compile(
+    rf"\A(?:[\s_-]*{NUMBER}(?=[\s_-]|\Z))*[\s_-]*|(?:[\s_-]+{NUMBER}|[_-]\d+|\s*[(\[]\d+[)\]])*[\s_-]*\Z",
+    re.IGNORECASE,
+)
 
 
 def fill_prompts(items: Sequence[Item], source: str | None, *, needed: bool = True) -> list[Item]:
@@ -56,13 +60,8 @@ def from_metadata(path: Path) -> tuple[str, Origin] | None:
 
 def from_name(path: Path) -> tuple[str, Origin] | None:
     """An image's name, read as words without the numbers at its ends; None for a name of numbers."""
-    words = re.sub(r"[_\s]+", " ", path.stem) if "_" in path.stem or " " in path.stem else path.stem.replace("-", " ")
-    parts = [part for part in re.split(r"(?<=\d)-(?=[^\d-])| ", words) if part]
-    while parts and NUMBER.fullmatch(parts[0].strip("-")):
-        parts.pop(0)
-    while parts and NUMBER.fullmatch(parts[-1].strip("-()[]")):
-        parts.pop()
-    text = as_text(" ".join(parts))
+    name = EDGES.sub("", path.stem)
+    text = as_text(" ".join(re.sub(r"[_\s]" if re.search(r"[_\s]", name) else "-", " ", name).split()))
     return (as_text(path.stem), Origin("the file's name", text)) if text else None
 
 
