@@ -23,9 +23,10 @@ from mgs.images import metadata, text_fields
 from mgs.images.comfyui import MAX_STEPS, Graph
 from mgs.images.generator_syntax import clean_generator_syntax
 from mgs.images.metadata import READERS, Metadata, find_prompt, read_metadata
-from mgs.images.text_fields import MAX_TEXT, MAX_TEXTS, unpack
+from mgs.images.text_fields import MAX_TEXT, MAX_TEXTS, parse_exif, unpack
 from mgs.scoring.items import Item
 from mgs.scoring.prompt_source import fill_prompts
+from mgs.scoring.score import columns
 
 PICTURE = Image.new("RGB", (8, 8))
 INFOTEXT = "a red fox,\nsnow\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Size: 8x8, Version: f2.0"
@@ -165,6 +166,14 @@ GRAPHS = {
         "a red fox",
         "",
     ),
+    "circle beside a text": (
+        graph(
+            _5=("KSampler", {"positive": ["20", 0]}),
+            _20=("ConditioningCombine", {"conditioning_1": ["20", 0], "conditioning_2": ["6", 0]}),
+        ),
+        "a red fox",
+        "",
+    ),
     "no sampler known": (graph(_5=("Magic", {}), _7=("Other", {})), "a red fox", ""),
     "editor": (EDITOR, "a red fox", "dog"),
 }
@@ -172,6 +181,7 @@ LOST = {
     "circle of conditioning": graph(_6=("Reroute", {"": ["20", 0]}), _20=("Reroute", {"": ["6", 0]}), _7=("No", {})),
     "circle of texts": graph(_6=encode(["20", 0]), _20=("Join", {"text_a": ["20", 0], "text_b": ["20", 0]}),
         _7=("", {})),
+    "text that holds itself": graph(_6=encode(["20", 0]), _20=("Join", {"text_a": ["20", 0], "text_b": "fox"})),
     "texts without a way": graph(_5=("Magic", {})),
     "odd types": {"1": {"class_type": ["KSampler"], "inputs": {"positive": [{}, 0], "text": 3}}, "2": None, "3": {}},
     "odd editor": {"nodes": [3, {"inputs": 4}, {"id": {}, "inputs": [5]}], "links": [[[], 1, 2, 3, 4], 7]},
@@ -253,6 +263,10 @@ FILES = {
     "Easy Diffusion": (png(**{"Prompt": "a red fox", "Negative Prompt": "dog"}),
         Metadata("a red fox", "dog", "prompt field")),
     "diffusers": (png(prompt="a red fox"), Metadata("a red fox", "", "prompt field")),
+    "half a character": (
+        png(parameters=json.dumps({"prompt": "a \ud800 fox"})),
+        Metadata("a ? fox", "", "prompt field"),
+    ),
     "TensorArt": (png(generation_data=json.dumps({"prompt": "a red fox"}) + "\0"),
         Metadata("a red fox", "", "prompt field")),
     "EXIF description": (exif({DESCRIPTION: "a red fox"}), Metadata("a red fox", "", "image description")),
@@ -290,6 +304,8 @@ def test_a_graph_without_a_way_to_one_text_gives_none(name):
         saved("PNG"),
         b"",
         png(parameters=""),
+        png(parameters='{"prompt": "a fox", '),
+        png(prompt='{"6": {"class_type": "CLIPText'),
         png(parameters="Steps: 20, Sampler: Euler a, Seed: 3"),
         png(Software="GIMP", Comment="Created with GIMP", Title="x"),
         exif({DESCRIPTION: "OLYMPUS DIGITAL CAMERA", MAKE: "OLYMPUS"}),
@@ -333,6 +349,7 @@ def test_bombs_do_not_fill_the_memory():
         file = with_chunk(kind, data)
         assert peak_memory(lambda file=file: read_metadata(file)) < 4 * MAX_TEXT
     assert unpack(bomb) == b""
+    assert len(list(parse_exif(data))) == 1
 
 
 def test_the_texts_of_a_file_are_counted(monkeypatch):
@@ -344,7 +361,7 @@ def test_the_texts_of_a_file_are_counted(monkeypatch):
     unpacked.clear()
     monkeypatch.setattr(text_fields, "unpack", lambda data: unpacked.append(data) or bytes(MAX_TEXT))
     read_metadata(file)
-    assert len(unpacked) == 5
+    assert len(unpacked) == 3
 
 
 def test_a_bad_text_does_not_cost_the_others():
@@ -448,7 +465,7 @@ def test_generators_commands_are_cut(prompt, read):
 @pytest.mark.parametrize(
     "prompt",
     [
-        *("a man (smiling) at 16:9", " two  spaces ,, kept,", "a sign :)", "((fox", "BLACK AND WHITE, TV AND RADIO"),
+        *("a man (smiling) at 16:9", " two  spaces ,, kept,", "a sign :)", "((fox", "BLACK AND WHITE", "TV AND radio"),
         *(
             "a fox -- red",
             "std::cout",
@@ -534,13 +551,16 @@ def test_resuming_knows_where_prompts_are_from(folder, monkeypatch):
     assert isinstance(mgs("pictures", "--out", "o.jsonl").exception, ZeroDivisionError)
     monkeypatch.undo()
     monkeypatch.chdir(folder)
-    for source in ("none", "filename"):
+    (folder / "pictures" / "a.txt").write_text("=a (red:1.2) \x1bfox")  # the same prompt, of which more is read
+    for source in ("none", "filename", "sidecar"):
         refused = mgs("pictures", "--out", "o.jsonl", "--resume", "--prompt-from", source)
         assert "of another job" in str(refused.exception)
     assert mgs("pictures", "--out", "o.jsonl", "--resume").exit_code == 0
     first, second = map(json.loads, (folder / "o.jsonl").read_text().splitlines())
-    assert list(first) == list(second)
+    assert list(first) == list(second) == columns(prompt_read=True)
     assert (first["prompt_read"], second["prompt_read"]) == (None, "=a red \x1bfox")
+    told = rows(mgs("pictures", "--prompt", "=a red \x1bfox").stdout)["a.png"]
+    assert second["correspondence"] == pytest.approx(float(told["correspondence"]), abs=1e-5)
 
 
 def found(path, source):
@@ -587,6 +607,11 @@ def test_files_beside_the_images(tmp_path):
 def test_a_prompt_that_is_given_stays():
     given = [Item("a.png", Path("a.png"), "x"), Item("b.png", Path("b.png"), "")]
     assert fill_prompts(given, None) == given
+    assert [item.prompt for item in fill_prompts([*given, Item("c d.png", Path("c d.png"), None)], "filename")] == [
+        "x",
+        "",
+        "c d",
+    ]
     with pytest.raises(UserError, match="all images have prompts already"):
         fill_prompts(given, "filename")
     with pytest.raises(UserError, match="choose from none, metadata, filename, sidecar"):

@@ -133,8 +133,10 @@ class Graph:
         if isinstance(value, str):
             return value.strip()[:MAX_LENGTH]
         node = self.linked(value)
-        if node is None or not depth:
+        if node is None:
             return ""
+        if not depth:
+            raise Exhausted
         self.step()
         return self.joined(node, depth - 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -46,11 +47,14 @@ def read_metadata(file: Path | bytes) -> Metadata | None:
 
 def find_prompt(fields: Fields) -> Metadata | None:
     """The prompt among a file's texts, by the first reader that finds one."""
-    for tool, reader in READERS.items():
-        prompt, negative = map(as_text, reader(fields) or ("", ""))
-        if prompt and len(prompt) <= MAX_PROMPT:
-            return Metadata(prompt, negative[:MAX_PROMPT], tool)
-    return None
+    try:
+        for tool, reader in READERS.items():
+            prompt, negative = map(as_text, reader(fields) or ("", ""))
+            if prompt and len(prompt) <= MAX_PROMPT:
+                return Metadata(prompt, negative[:MAX_PROMPT], tool)
+        return None
+    finally:
+        parse.cache_clear()
 
 
 def as_text(value: Any) -> str:
@@ -60,6 +64,7 @@ def as_text(value: Any) -> str:
     return value.encode("utf-8", "replace").decode().replace("\0", "").replace("\r\n", "\n").strip()
 
 
+@functools.lru_cache(maxsize=16)  # several readers look into a text; `find_prompt` forgets them
 def parse(text: str | None) -> dict[str, Any]:
     """A text's JSON object; empty for other texts."""
     if not text or not text.startswith("{"):

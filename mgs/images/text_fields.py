@@ -22,7 +22,7 @@ from mgs.images.decode import FORMATS, MAX_BYTES
 
 MAX_TEXT = 1 << 22  # bytes of one text, unpacked; ComfyUI's graphs have up to a million
 MAX_TEXTS = 64  # of one file, also those that say nothing
-MAX_ALL = 4 * MAX_TEXT  # bytes of them together
+MAX_ALL = 2 * MAX_TEXT  # bytes of them together, after which no more are read
 MAX_CHUNKS = 1 << 17  # of a PNG; the largest that is scored has some 70,000
 MAX_TAGS = 512  # of an EXIF folder
 PNG = b"\x89PNG\r\n\x1a\n"
