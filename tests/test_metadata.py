@@ -106,9 +106,14 @@ EDITOR = {
         {"id": 7, "type": "CLIPTextEncode", "widgets_values": ["dog"], "inputs": [{"name": "text", "link": None}]},
         {"id": 5, "type": "KSampler", "widgets_values": [7, "x"], "inputs": [
             {"name": "positive", "link": 1}, {"name": "negative", "link": 2}]},
-        {"id": 9, "type": "SaveImage", "inputs": [{"name": "images", "link": 3}]},
+        {"id": 8, "type": "KSampler", "mode": 4, "inputs": [
+            {"name": "positive", "link": 5}, {"name": "samples", "link": 3}]},
+        {"id": 9, "type": "SaveImage", "inputs": [{"name": "images", "link": 6}]},
     ],
-    "links": [[1, 4, 0, 5, 1, "C"], [2, 7, 0, 5, 2, "C"], [3, 5, 0, 9, 0, "I"], [4, 6, 0, 4, 0, "C"]],
+    "links": [
+        *([1, 4, 0, 5, 1, "C"], [2, 7, 0, 5, 2, "C"], [3, 5, 0, 8, 0, "I"], [4, 6, 0, 4, 0, "C"]),
+        *([5, 7, 0, 8, 0, "C"], [6, 8, 0, 9, 0, "I"]),
+    ],
 }  # fmt: skip
 GRAPHS = {
     "simple": (graph(), "a red fox", "dog"),
