@@ -54,7 +54,7 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
     from mgs.config import DataConfig
     from mgs.datasets.read_table import read_table, to_samples
     from mgs.datasets.tables import decode_csv, without_blank
-    from mgs.scoring.jobs import read_items
+    from mgs.scoring.items import read_items
 
     for name in ("a.png", "deep/b.png", "glide_1.png"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from mgs.config import DataConfig
 from mgs.datasets.facts import DATASETS
 from mgs.datasets.read_table import read_table
 from mgs.errors import UserError
-from mgs.scoring.jobs import read_items
+from mgs.scoring.items import read_items
 
 SHARED = Path(__file__).parents[2] / "shared"
 SPLITS = SHARED / "published_splits"

@@ -25,7 +25,7 @@ from mgs.errors import UserError
 from mgs.files import locked
 from mgs.methods.table import make_method
 from mgs.methods.templates import QUALITY_WORDS
-from mgs.scoring import jobs
+from mgs.scoring import items, jobs
 from mgs.scoring.score import columns
 from mgs.scoring.scorer import Scorer
 from mgs.scoring.wording import level_word
@@ -93,9 +93,9 @@ def test_hidden_files_are_passed_over_unless_they_are_named(folder):
     for name in ("more/a.png", "more/._a.png", "more/.thumbs/a.png", "more/__MACOSX/a.png", ".own/a.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((folder / "1.png").read_bytes())
-    found = {word: [item.image for item in jobs.collect_images([word], None)] for word in ("more", "more/**", ".own")}
+    found = {word: [item.image for item in items.collect_images([word], None)] for word in ("more", "more/**", ".own")}
     assert found == {"more": ["more/a.png"], "more/**": ["more/a.png"], ".own": [".own/a.png"]}
-    assert [item.image for item in jobs.collect_images([".own/*", "more/._a.png"], None)] == [
+    assert [item.image for item in items.collect_images([".own/*", "more/._a.png"], None)] == [
         ".own/a.png",
         "more/._a.png",
     ]
@@ -110,9 +110,9 @@ def test_images_that_cannot_be_read_are_counted_and_those_that_a_plugin_reads_ar
     with pytest.raises(
         UserError, match=r"no image that can be read \(1 \.dds .*, 2 \.heic \(run pip install pillow-heif"
     ):
-        jobs.collect_images(["more"], None)
+        items.collect_images(["more"], None)
     (folder / "more" / "e.png").write_bytes((folder / "1.png").read_bytes())
-    assert [item.image for item in jobs.collect_images(["more"], None)] == ["more/e.png"]
+    assert [item.image for item in items.collect_images(["more"], None)] == ["more/e.png"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "more: left out 1 .dds (convert to PNG or JPEG), "
@@ -120,7 +120,7 @@ def test_images_that_cannot_be_read_are_counted_and_those_that_a_plugin_reads_ar
         "1 .jxl (run pip install pillow-jxl-plugin, or convert to PNG or JPEG), 1 .psd (convert to PNG or JPEG)"
     )
     monkeypatch.setitem(Image.OPEN, "HEIF", None)  # as where its plugin is registered
-    assert [item.image for item in jobs.collect_images(["more"], None)] == ["more/a.HEIC", "more/b.heic", "more/e.png"]
+    assert [item.image for item in items.collect_images(["more"], None)] == ["more/a.HEIC", "more/b.heic", "more/e.png"]
 
 
 def finish_fold(folder, run, dataset, when):
@@ -271,8 +271,8 @@ def test_a_job_on_other_images_of_the_same_names_is_another_job(folder):
     for i in range(10):
         (folder / "other" / f"{i}.png").write_bytes((folder / "9.png").read_bytes())
     scorer = Scorer.zero_shot("clip.safetensors")
-    items = jobs.read_items("pairs.csv", folder, None)
-    job = json.dumps({"job": jobs.fingerprint(items, scorer, None)})
+    wanted = items.read_items("pairs.csv", folder, None)
+    job = json.dumps({"job": jobs.fingerprint(wanted, scorer, None)})
     (folder / "o.csv.partial").write_text(job + "\n")
     refused = mgs("--table", "pairs.csv", "--images", "other", "--out", "o.csv", "--resume")
     assert "of another job" in str(refused.exception)

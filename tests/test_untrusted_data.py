@@ -30,7 +30,7 @@ from mgs.recipes import test as testing
 from mgs.recipes import train as training
 from mgs.safe_text import original_cell, printable, safe_cell
 from mgs.scoring.draw_explanation import save_explanation
-from mgs.scoring.jobs import read_items
+from mgs.scoring.items import read_items
 from mgs.scoring.scorer import Scorer
 
 

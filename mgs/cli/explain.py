@@ -22,7 +22,8 @@ def explain(
 ) -> None:
     """Show why an image gets its scores: levels, patches, and the prompt's fragments over the image."""
     from mgs.scoring.draw_explanation import save_explanation
-    from mgs.scoring.jobs import Item, show_score
+    from mgs.scoring.items import Item
+    from mgs.scoring.jobs import show_score
 
     scorer = open_scorer(checkpoint, settings or [], [image], zero_shot=zero_shot, clip=clip)
     explanation = scorer.explain(image, prompt, style=prompt_style)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mgs.dimensions import DIMENSIONS
@@ -28,10 +28,16 @@ class Score:
         """Whether the image could not be scored."""
         return self.status.startswith(ERROR)
 
+    def with_remark(self, remark: str) -> Score:
+        """The score with one more remark in its status; a failure keeps to its reason."""
+        return (
+            self if self.failed else replace(self, status=f"{self.status}{': ' if self.status == OK else '; '}{remark}")
+        )
 
-def columns(labels: Iterable[str] = ()) -> list[str]:
-    """The columns of a table of scores, with those of a method's labels."""
-    return ["image", "prompt", *DIMENSIONS, *labels, "status"]
+
+def columns(labels: Iterable[str] = (), *, prompt_read: bool = False) -> list[str]:
+    """The columns of a table of scores, with those of a method's labels, and what was read of prompts if asked for."""
+    return ["image", "prompt", *(["prompt_read"] if prompt_read else []), *DIMENSIONS, *labels, "status"]
 
 
 def as_row(image: str, prompt: str | None, score: Score) -> dict[str, Any]:
