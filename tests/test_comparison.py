@@ -257,3 +257,16 @@ def test_a_run_that_was_not_tested_is_refused(tmp_path):
     record.write_text(record.read_text()[:100])
     with pytest.raises(UserError, match=r"not what test\.py leaves"):
         read_tested_run(folder)
+
+
+def test_a_strangers_record_is_refused_before_anything_is_written(tmp_path):
+    folder = make_run(tmp_path / "run", seed=1)
+    (path,) = (folder / "report").glob("metrics_*.json")
+    record = json.loads(path.read_text())
+    changes = {"dataset": "../../out", "protocol": ["own"], "folds": 5, "notes": 5, "method": [1]}
+    for fact, value in (changes | {"costs": {"trained": "x"}}).items():
+        path.write_text(json.dumps(record | {fact: value}))
+        with pytest.raises(UserError, match=r"not what test\.py leaves"):
+            read_tested_run(folder)
+    path.write_text(json.dumps(record))
+    assert read_tested_run(folder).record == record

@@ -38,6 +38,7 @@ from mgs.methods.losses import absolute_error, fidelity
 from mgs.methods.table import METHODS, make_method
 from mgs.recipes import test as testing
 from mgs.recipes import train as training
+from mgs.scoring.loading import open_bare
 from mgs.scoring.scorer import Scorer
 from mgs.training.find_checkpoint import newest_checkpoint
 from mgs.training.trainer import Trainer
@@ -116,6 +117,13 @@ def test_clip_iqa_plus_equals_its_plain_form_with_a_published_context(clip, pict
         engine = engine_of(clip, "clip-iqa-plus", CLIPIQAPlusOptions("authenticity", str(tmp_path / file)))
         expected = 5 * oracles.clip_iqa_plus(clip, Image.open(path), context)
         assert score(engine, path) == {"authenticity": pytest.approx(expected, abs=tolerance)}
+    marks = set()
+    for content in (context, context + 1, context):  # a job that resumes must notice another content of the same file
+        torch.save(content, tmp_path / "bare.pt")
+        options = CLIPIQAPlusOptions("quality", str(tmp_path / "bare.pt"))
+        backbone = CLIPBackbone(copy.deepcopy(clip), "test")
+        marks.add(open_bare(backbone, CPU, "clip-iqa-plus", options)[1].fingerprint)
+    assert len(marks) == 2
     torch.save(torch.zeros(16, 512), tmp_path / "wide.pt")
     (tmp_path / "text.pt").write_text("no tensor")
     for file, problem in (
