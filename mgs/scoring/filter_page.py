@@ -72,7 +72,7 @@ def render_page(title: str, filtered: Filtered, tables: Iterable[Path], asked: M
     rows = [
         ("rows read", filtered.read),
         ("with an error, left out", filtered.failed),
-        ("that fulfil the condition", filtered.passed),
+        *([("that fulfil --keep", filtered.passed)] if asked.get("--keep") else []),
         *([("without a value to order them by, left out", filtered.without_value)] if filtered.by else []),
         ("kept", filtered.kept),
     ]
