@@ -103,9 +103,16 @@ def total(row):
     return None if None in (row["quality"], row["correspondence"]) else row["quality"] + 2 * row["correspondence"]
 
 
+def over(value, limit, *, none=False):
+    return none if value is None else value > limit
+
+
 KEEPS = [
     (None, lambda row: True),
-    ("quality > 2.5 or correspondence <= 1", lambda r: (r["quality"] or 0) > 2.5 or (r["correspondence"] or 9) <= 1),
+    (
+        "quality > 2.5 or correspondence <= 1",
+        lambda row: over(row["quality"], 2.5) or not over(row["correspondence"], 1, none=True),
+    ),
     ("PROMPT in ('null', '001') OR prompt IS NULL -- or not", lambda row: row["prompt"] in ("null", "001", None)),
 ]
 BYS = [("quality", lambda row: row["quality"]), ("quality + 2 * correspondence", total)]
@@ -395,7 +402,7 @@ def test_the_page_shows_the_numbers_and_runs_nothing(here):
 def test_a_score_at_the_edge_of_a_bar_is_in_the_upper_one(here):
     table = write(here / "t.parquet", [make_row("x", i / 100) for i in range(-50, 550)])
     with open_tables([table], here / "k.csv") as tables:
-        assert tables.choose(Choice("true")).before["quality"].bins == {i: 1 for i in range(-50, 550)}
+        assert tables.choose(Choice("true")).before["quality"].bins == dict.fromkeys(range(-50, 550), 1)
 
 
 @given(st.dictionaries(st.integers(-10_000, 10_000), st.integers(1, 9), min_size=1, max_size=9))
