@@ -103,7 +103,7 @@ def total(row):
     return None if None in (row["quality"], row["correspondence"]) else row["quality"] + 2 * row["correspondence"]
 
 
-def over(value, limit, *, none=False):
+def over(value, limit, none=False):
     return none if value is None else value > limit
 
 
@@ -111,7 +111,7 @@ KEEPS = [
     (None, lambda row: True),
     (
         "quality > 2.5 or correspondence <= 1",
-        lambda row: over(row["quality"], 2.5) or not over(row["correspondence"], 1, none=True),
+        lambda r: over(r["quality"], 2.5) or not over(r["correspondence"], 1, True),
     ),
     ("PROMPT in ('null', '001') OR prompt IS NULL -- or not", lambda row: row["prompt"] in ("null", "001", None)),
 ]
@@ -262,6 +262,7 @@ def test_nothing_but_one_expression_over_the_columns_is_executed(here, option):
         (["--keep", "qualty > 3"], r"no column qualty; there are image, prompt, quality, .*, status"),
         (["--keep", 'prompt = "fox"'], r"no column fox; .*; texts stand in single quotes"),
         (["--keep", "quality > 3 and"], r"syntax error at its end; .*; the columns are image, prompt"),
+        (["--keep", "distinct quality > 3"], r"is more than one expression"),
         (["--keep", "quality"], r"gives DOUBLE; write a condition"),
         (["--keep", "cast(prompt as int) > 3"], r"--keep cast\(prompt as int\) > 3: Could not convert string 'fox'"),
         (["--top", "1", "--by", "prompt"], r"gives VARCHAR; write a number"),
