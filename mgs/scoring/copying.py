@@ -39,7 +39,7 @@ def plan_copies(names: Iterable[str], images: Path, folder: Path) -> Copies:
     sources: dict[Path, None] = {}  # an ordered set
     missing: list[str] = []
     archived: list[str] = []
-    for name in dict.fromkeys(names):
+    for name in progress(dict.fromkeys(names), desc="looking for images", unit="image", delay=2, leave=False):
         path = Path(os.path.abspath(images / name))
         if path.is_file():
             sources[path] = None

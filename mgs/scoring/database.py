@@ -79,6 +79,9 @@ def explained(what: str) -> Iterator[None]:
         raise KeyboardInterrupt from None
     except duckdb.Error as error:
         text = str(error)
+        if isinstance(error, duckdb.OutOfMemoryException):
+            remedy = "close what else uses the memory, and free space on the output's disk"
+            raise UserError(f"{what}: {ERROR_KIND.sub('', text)}; {remedy}") from None
         file = re.search(r"^\s*file = (.+)$", text, re.MULTILINE)
         reason = re.split(r"\n\n|\nPossible|\nTry |\nLINE ", text)[0]
         raise UserError(f"{file[1] if file else what}: {ERROR_KIND.sub('', reason)}") from None
