@@ -202,6 +202,14 @@ def test_a_folder_gives_its_finished_parts_in_order_with_the_columns_of_all(here
     assert [row["image"] for row in read(here / "job/kept.parquet")] == ["c"]
 
 
+def test_lines_of_images_that_failed_may_have_fewer_keys(here):
+    failed = {"image": "a", "quality": None, "status": "error: x"}
+    lines = [failed, {"image": "b", "quality": 3.0, "word": "good", "status": "ok"}]
+    (here / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert mgs("t.jsonl", "--keep", "word = 'good'", "--out", "k.csv").exit_code == 0
+    assert (here / "k.csv").read_text() == '"image","quality","word","status"\n"b",3.0,"good","ok"\n'
+
+
 def test_a_path_is_never_read_as_a_pattern_or_as_columns(here):
     write(here / "a1.csv", [make_row("decoy", 3.0)])
     for name in ("a[1].csv", "it's*?.parquet", "quality=1/status=x/t.parquet", "quality=1/t.csv"):
