@@ -304,6 +304,7 @@ HEADER = "image,prompt,quality,status\n"
         ("t.csv", f'{HEADER}a,b,3,ok\n"c","cut off', r"t\.csv: a quotation mark is missing"),
         ("t.csv", f"{HEADER}a,b,3\n", r"t\.csv: CSV Error on Line: 2 .* Expected Number of Columns: 4 Found: 3"),
         ("t.csv", f'{HEADER}a,b,"3,5",ok\n', r"t\.csv: CSV Error on Line: 2 .* Could not convert string \"3,5\""),
+        ("t.csv", HEADER.replace("prompt", "image"), r"t\.csv: a column is there twice, in image, image"),
         ("t.csv", HEADER.replace("prompt", "Image"), r"t\.csv: a column is there twice, in image, Image"),
         ("t.csv", "image,prompt,status\n", r"t\.csv: found columns image, prompt, status; .* at least one of quality"),
         ("t.csv", "", r"t\.csv: found columns ; a table of scores has"),
@@ -360,12 +361,12 @@ def test_what_cannot_be_copied_is_counted(here):
     write(here / "t.jsonl", [make_row(name, 3.0) for name in names])
     done = mgs("t.jsonl", "--keep", "true", "--out", "k.csv", "--copy", "good")
     assert done.exit_code == 1
-    assert done.stdout.endswith("\ngood: 1 images copied\n")
+    assert done.stdout.endswith("\ngood: 1 image copied\n")
     assert done.stderr.splitlines() == [
-        "good: 2 images are not there, such as gone.png, ; --images says where relative paths begin",
-        "good: 3 images are inside tars or Parquet files, such as s/shard-1.tar/7.jpg, s.tar.gz:8.jpg, data.parquet#9; "
-        "unpack them",
-        f"good: 1 images cannot be read as images, such as {here / 'key.png'}; look at the files",
+        "good: not copied, since missing: 2, such as gone.png, ; --images says where relative paths begin",
+        "good: not copied, since inside tars or Parquet files: 3, such as s/shard-1.tar/7.jpg, s.tar.gz:8.jpg, "
+        "data.parquet#9; unpack them",
+        f"good: not copied, since not readable as images: 1, such as {here / 'key.png'}; look at the files",
     ]
     assert [path.name for path in (here / "good").iterdir()] == ["a.png"]
 
@@ -376,7 +377,7 @@ def test_a_file_with_other_content_is_never_overwritten(here):
     words = ["t.csv", "--keep", "true", "--out", "k.csv", "--copy", "good"]
     (here / "good").mkdir()
     (here / "good/b.png").write_text("mine")
-    assert refused(*words).startswith("--copy good: 1 files with other content are there, such as b.png")
+    assert refused(*words).startswith("--copy good: other content is there under 1 of the images' names, such as b.png")
     assert [path.name for path in (here / "good").iterdir()] == ["b.png"]
     assert not (here / "k.csv").exists()
     (here / "good/b.png").unlink()

@@ -65,7 +65,7 @@ def filter(
     print(f"{out}: {done.kept:,} of {done.read:,} images kept{best}{remark}; {page} shows what changed")
     if copy and copies:
         copied, refused = copy_images(copies)
-        print(f"{copy}: {copied:,} images copied")
+        print(f"{copy}: {copied:,} image{'s' * (copied != 1)} copied")
         for line in list_problems(copies, refused, copy):
             print(line, file=sys.stderr)
         if copied < len(copies.targets) or copies.missing or copies.archived:

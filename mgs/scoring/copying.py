@@ -54,7 +54,8 @@ def plan_copies(names: Iterable[str], images: Path, folder: Path) -> Copies:
         if not taken.isdisjoint(target.parents) or (target.exists() and not filecmp.cmp(path, target, shallow=False))
     ]
     if in_the_way:
-        what = f"{len(in_the_way)} files with other content are there, such as {in_the_way[0].relative_to(folder)}"
+        first = in_the_way[0].relative_to(folder)
+        what = f"other content is there under {len(in_the_way):,} of the images' names, such as {first}"
         raise UserError(f"--copy {folder}: {what}; name another folder")
     return Copies(targets, missing, archived)
 
@@ -107,12 +108,12 @@ def is_image(data: bytes) -> bool:
 def list_problems(copies: Copies, refused: Sequence[str], folder: Path) -> list[str]:
     """A line for each reason why images were not copied."""
     reasons = (
-        (copies.missing, "are not there", "--images says where relative paths begin"),
-        (copies.archived, "are inside tars or Parquet files", "unpack them"),
-        (refused, "cannot be read as images", "look at the files"),
+        (copies.missing, "missing", "--images says where relative paths begin"),
+        (copies.archived, "inside tars or Parquet files", "unpack them"),
+        (refused, "not readable as images", "look at the files"),
     )
     return [
-        f"{folder}: {len(names):,} images {what}, such as {printable(', '.join(names[:NAMED]))}; {remedy}"
+        f"{folder}: not copied, since {what}: {len(names):,}, such as {printable(', '.join(names[:NAMED]))}; {remedy}"
         for names, what, remedy in reasons
         if names
     ]

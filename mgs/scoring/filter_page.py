@@ -53,7 +53,8 @@ def draw(before: Spread, after: Spread) -> dict[str, Any]:
             if count:
                 rects.append((LEFT + (bar.low - low) * unit, base - height, (bar.high - bar.low) * unit - 1, height))
         mean = None if spread.mean is None else LEFT + (min(max(spread.mean, low), high) - low) * unit
-        panels.append({"name": name, "spread": spread, "base": base, "top": base - PANEL, "rects": rects, "mean": mean})
+        panel = {"name": name, "spread": spread, "base": base, "top": base - PANEL, "rects": rects}
+        panels.append(panel | {"mean": mean, "most": most})
     every = -(-len(bars) // TICKS)
     ticks = [(LEFT + (bar.low - low) * unit, bar.low) for bar in bars[::every]]
     return {
