@@ -424,6 +424,7 @@ def test_bars_hold_every_score_once(bins):
     bars = make_bars(before, Spread(0, None, {}))
     assert sum(bar.before for bar in bars) == before.count
     assert len(bars) <= 31
+    assert all(round(bar.low * 100) % round((bar.high - bar.low) * 100) == 0 for bar in bars)
     for number, count in bins.items():
         (bar,) = (bar for bar in bars if round(bar.low * 100) <= number < round(bar.high * 100))
         assert bar.before >= count
