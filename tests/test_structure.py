@@ -45,9 +45,10 @@ MAY_IMPORT = {
     "datasets": GROUND | {"images"},
     "engine": METHODS | {"datasets"},
     "training": ENGINE,
-    "scoring": ENGINE | {"training"},
-    "recipes": ENGINE | {"training"},
-    "cli": ENGINE | {"recipes", "scoring", "training"},
+    "scoring": ENGINE | {"running", "training"},
+    "running": GROUND,
+    "recipes": ENGINE | {"running", "training"},
+    "cli": ENGINE | {"recipes", "running", "scoring", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
