@@ -53,8 +53,8 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
 
     from mgs.config import DataConfig
     from mgs.datasets.read_table import read_table, to_samples
-    from mgs.datasets.tables import decode_csv, without_blank
-    from mgs.scoring.items import read_items
+    from mgs.datasets.tables import iterate_csv, without_blank
+    from mgs.sources.tables import TableOptions, TableReader
 
     for name in ("a.png", "deep/b.png", "glide_1.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -62,7 +62,9 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
     table = folder / "mos.csv"
 
     def in_memory(data: bytes) -> object:
-        return to_samples(without_blank(decode_csv(data, table)), table, DataConfig(mos_range=[1.0, 9.0]))
+        return to_samples(
+            without_blank(list(iterate_csv(io.BytesIO(data), table))), table, DataConfig(mos_range=[1.0, 9.0])
+        )
 
     def published(data: bytes) -> object:
         table.write_bytes(data)
@@ -70,7 +72,7 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
 
     def to_score(data: bytes) -> object:
         table.write_bytes(data)
-        return read_items(str(table), None, None)
+        return list(TableReader(str(table), TableOptions()))
 
     seeds = [
         b"image,prompt,quality\na.png,a cat,3\ndeep/b.png,None,4.5\n",

@@ -44,11 +44,12 @@ MAY_IMPORT = {
     "config_files": GROUND | {"methods"},
     "datasets": GROUND | {"images"},
     "engine": METHODS | {"datasets"},
-    "training": ENGINE,
-    "scoring": ENGINE | {"running", "training"},
+    "sources": GROUND | {"images", "datasets"},
     "running": GROUND,
+    "training": ENGINE,
+    "scoring": ENGINE | {"running", "sources", "training"},
     "recipes": ENGINE | {"running", "training"},
-    "cli": ENGINE | {"recipes", "running", "scoring", "training"},
+    "cli": ENGINE | {"recipes", "running", "scoring", "sources", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
