@@ -91,7 +91,12 @@ def run_job(
         refuse_other_parts(place, len(receipts))
         left = (task for task in make_tasks(source, place) if not receipts[task.number])
         done = [receipt for receipt in receipts if receipt]
-        bar = progress(desc="scoring", unit="image", initial=sum(d.rows for d in done), total=source.count)
+        about = {
+            "initial": sum(d.rows for d in done),
+            "total": source.count,
+            "disable": bool(run),
+        }  # it has its own bars
+        bar = progress(desc="scoring", unit="image", **about)
         begin: Callable[..., Any] = run or run_tasks
         if run is None:
             work = replace(work, scorer=scorer, advance=bar.update)
@@ -103,7 +108,6 @@ def run_job(
                         failures.append(f"{outcome.task}: {outcome.error}")
                     else:
                         done.append(outcome.result)
-                        bar.update(outcome.result.rows if run else 0)
         except KeyboardInterrupt:
             tqdm.write(f"{place.parts}: what was scored is kept; --resume continues from there", file=sys.stderr)
             raise

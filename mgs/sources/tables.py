@@ -49,12 +49,16 @@ class TableReader:
         empty = True
         for where, record in self.records():
             empty = False
-            if self.columns is None:
-                self.columns = choose_columns(list(record), self.options.columns, self.name)
-                refuse_two_prompts(self.columns, self.options, self.name)
-            yield from self.items_of(record, self.columns, where)
+            yield from self.items_of(record, self.choose(list(record)), where)
         if empty:
             raise UserError(f"{self.name}: no rows; it must hold a header with a column image, and rows")
+
+    def choose(self, found: list[str]) -> Columns:
+        """The columns to read, chosen from the first row's. Raises `UserError`."""
+        if self.columns is None:
+            self.columns = choose_columns(found, self.options.columns, self.name)
+            refuse_two_prompts(self.columns, self.options, self.name)
+        return self.columns
 
     def column_names(self) -> list[str]:
         """The columns that the table's first row has, in lower case."""
@@ -77,8 +81,7 @@ class TableReader:
                 continue
             if header is None:
                 header = read_header((line, cells))
-                self.columns = choose_columns(header, self.options.columns, self.name)
-                refuse_two_prompts(self.columns, self.options, self.name)
+                self.choose(header)
             else:
                 where = f"{self.name}:{line}"
                 yield where, to_record(header, cells, where)
