@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tarfile
 import zipfile
@@ -64,6 +65,8 @@ class ArchiveShard:
                 key = stem
                 sample.append((name, read()))
             yield from self.items_of(sample, given)
+        except OSError as error:
+            raise UserError(f"{self.file}: {reason_of(error)}; --resume continues when it can be read") from None
         except DAMAGE as error:
             if self.prompt is not None or any(suffix_of(name) in TEXTS for name, _ in sample):  # or a text may be lost
                 yield from self.items_of(sample, given)
@@ -102,15 +105,7 @@ def read_part(data: bytes) -> dict[str, str]:
 def read_members(file: str) -> Iterator[Unread]:
     """The members of an archive that are images or texts, in its order; each must be read before the next is taken."""
     with open_place(file) as stream:
-        try:
-            if file.lower().endswith(".zip"):
-                yield from read_zip(stream)
-            else:
-                yield from read_tar(stream)
-        except DAMAGE:
-            raise
-        except OSError as error:
-            raise UserError(f"{file}: {reason_of(error)}; --resume continues when it can be read") from None
+        yield from read_zip(stream) if file.lower().endswith(".zip") else read_tar(stream)
 
 
 def is_wanted(name: str, size: int) -> bool:
@@ -155,6 +150,16 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return data
 
 
+def read_packed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """A member's content. Raises `BadZipFile`, also where the list of members points to no place in the file."""
+    try:
+        return archive.read(member)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise zipfile.BadZipFile(f"{member.filename}: {error}") from None
+
+
 def read_zip(stream: BinaryIO) -> Iterator[Unread]:
     """A zip's members; a lone JSON first, since DiffusionDB's has the prompts of all the others."""
     with zipfile.ZipFile(stream) as archive:
@@ -163,4 +168,4 @@ def read_zip(stream: BinaryIO) -> Iterator[Unread]:
         if len(texts) == 1:
             members = [*texts, *(one for one in members if one is not texts[0])]
         for member in members:
-            yield member.filename, partial(archive.read, member)
+            yield member.filename, partial(read_packed, archive, member)

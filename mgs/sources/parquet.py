@@ -51,6 +51,7 @@ class ParquetShard:
         number = self.start
         with reading(self.file) as file:
             for batch in batches(file, self.start, self.rows, self.columns.all()):
+                batch.validate(full=True)  # a damaged file may point beyond its end
                 for record in batch.to_pylist():
                     yield from self.items_of(record, root, number)
                     number += 1
@@ -126,7 +127,7 @@ def reading(file: str) -> Iterator[Opened]:
                 groups = range(opened.metadata.num_row_groups)
                 lengths = [opened.metadata.row_group(i).num_rows for i in groups]
                 yield Opened(opened.schema_arrow.names, lengths, parquet=opened)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:  # all of them of damage, too
             raise UserError(f"{file}: {reason_of(error)}; download or write it again") from None
 
 
