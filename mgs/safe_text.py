@@ -15,6 +15,7 @@ QUOTED_FORMULA = re.compile(r"'+[=+\-@＝＋－＠]")
 LONGEST = 1500  # characters of an error
 PICTURES = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}  # such as ␛, for the control characters
 PICTURES |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+IN_CELLS = {code: picture for code, picture in PICTURES.items() if code != ord("\n")}
 DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)  # they reorder what follows
 
 
@@ -31,7 +32,7 @@ def one_line(text: str) -> str:
 
 def safe_cell(text: str) -> str:
     """Text for a CSV: control characters as pictures, and an apostrophe before what a spreadsheet would compute."""
-    text = text.translate({code: picture for code, picture in PICTURES.items() if code != ord("\n")})
+    text = text.translate(IN_CELLS)
     return f"'{text}" if FORMULA.match(text) else text
 
 

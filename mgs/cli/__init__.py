@@ -14,6 +14,7 @@ from mgs.cli import (
     doctor,
     explain,
     export,
+    filter,
     import_original,
     prepare,
     score,
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(score.score)
+app.command()(filter.filter)
 app.command()(explain.explain)
 app.command(**train.OPTIONS)(train.train)
 app.command(**test.OPTIONS)(test.test)

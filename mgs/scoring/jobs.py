@@ -91,12 +91,8 @@ def run_job(
         refuse_other_parts(place, len(receipts))
         left = (task for task in make_tasks(source, place) if not receipts[task.number])
         done = [receipt for receipt in receipts if receipt]
-        about = {
-            "initial": sum(d.rows for d in done),
-            "total": source.count,
-            "disable": bool(run),
-        }  # it has its own bars
-        bar = progress(desc="scoring", unit="image", **about)
+        rows = sum(receipt.rows for receipt in done)
+        bar = progress(desc="scoring", unit="image", initial=rows, total=source.count, disable=bool(run))  # it has bars
         begin: Callable[..., Any] = run or run_tasks
         if run is None:
             work = replace(work, scorer=scorer, advance=bar.update)

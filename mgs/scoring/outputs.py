@@ -44,13 +44,18 @@ def write_rows(rows: Rows, path: Path, names: Sequence[str], metadata: Mapping[s
     with whole_file(path) as temporary:
         if path.suffix == ".parquet":
             write_parquet(rows, temporary, names, metadata or {})
-            return
-        # a file's name may hold bytes that are not text
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            if path.suffix == ".jsonl":
-                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            else:
-                write_csv(rows, stream, names)
+        else:
+            write_text(rows, temporary, path.suffix, names)
+
+
+def write_text(rows: Rows, path: Path, suffix: str, names: Sequence[str]) -> None:
+    """Write rows as CSV or JSON lines, as the suffix says; a temporary file may have another."""
+    # a file's name may hold bytes that are not text
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        if suffix == ".jsonl":
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            write_csv(rows, stream, names)
 
 
 def write_csv(rows: Rows, stream: TextIO, names: Sequence[str]) -> None:
