@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def run_job(
             work = replace(work, scorer=scorer, advance=bar.update)
         failures = []
         try:
-            with closing(begin(work, left)) as outcomes, bar:
+            with contextlib.closing(begin(work, left)) as outcomes, bar:
                 for outcome in outcomes:
                     if outcome.error:
                         failures.append(f"{outcome.task}: {outcome.error}")
@@ -115,8 +114,16 @@ def run_job(
         if not place.is_folder:
             parts = [part_of(place.parts, number, place.suffix) for number in range(len(receipts))]
             write_rows((row for part in parts for row in read_partial(part)), place.out, names)
-            shutil.rmtree(place.parts)
+            remove_parts(place.parts)
         return Done(sum(d.rows for d in done), sum(d.failed for d in done))
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove a job's own files, and their folder if nothing else is in it."""
+    for path in (*folder.glob("part-*.jsonl"), *folder.glob(".part-*"), folder / JOB):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def make_tasks(source: Source, place: Place) -> Iterator[ScoreShard]:

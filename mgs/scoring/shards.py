@@ -109,6 +109,8 @@ def score_shard(
             return done  # of another process that was thought dead
         head = {SHARD: task.fingerprint}
         rows, failed = open_partial(task.partial, head)
+        if advance:
+            advance(rows)
         left = islice(task.shard.items(), rows, None)
         scores = score_items(scorer, left, options)
         about = {"initial": rows, "total": task.shard.count, "leave": False, "disable": bool(advance)}
