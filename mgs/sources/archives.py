@@ -17,7 +17,7 @@ from mgs.images.decode import MAX_BYTES
 from mgs.sources.find_files import is_hidden, is_image
 from mgs.sources.find_prompt import decode_text, read_json, read_text
 from mgs.sources.item import Item, absolute, hash_of
-from mgs.sources.places import open_place, reason_of, stamp
+from mgs.sources.places import open_place, reason_of
 
 Member = tuple[str, bytes]
 Unread = tuple[str, Callable[[], bytes]]  # a member whose content has not been read
@@ -32,6 +32,7 @@ class ArchiveShard:
     """An archive."""
 
     file: str
+    stamp: str  # of its content, when the source was found
     prompt: str | None = None  # the user's, for all images
 
     @property
@@ -46,7 +47,7 @@ class ArchiveShard:
 
     def fingerprint(self) -> str:
         """A hash of the file's name, size and time, and the user's prompt."""
-        return hash_of(absolute(self.file), stamp(self.file), self.prompt)
+        return hash_of(absolute(self.file), self.stamp, self.prompt)
 
     def items(self) -> Iterator[Item]:
         """The images in the archive's order, each with the prompt that its text or JSON has.

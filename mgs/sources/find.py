@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mgs.errors import UserError
@@ -15,12 +17,23 @@ from mgs.sources.archives import ArchiveShard
 from mgs.sources.find_files import choose_images, is_hidden
 from mgs.sources.item import Item, Shard, cut, shard_size
 from mgs.sources.parquet import ARROW, ParquetShard, read_parquet
-from mgs.sources.places import expand, files_below, is_folder, is_pattern, normal, open_place, parent_of
+from mgs.sources.places import (
+    expand,
+    files_below,
+    is_folder,
+    is_pattern,
+    is_remote,
+    normal,
+    open_place,
+    parent_of,
+    stamp,
+)
 from mgs.sources.tables import STDIN, TableOptions, TableReader
 
 PARQUET = (".parquet", *ARROW)
 TABLES = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json")
 BESIDE = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's tables of a folder's images
+OPENED = 32  # at once, where one of them is a URL
 Part = Item | Shard
 
 
@@ -70,7 +83,10 @@ def find_sources(words: Sequence[str], options: TableOptions, *, table: str | No
     Hidden files and folders are passed over, unless they are named. Images in a folder whose format cannot be read
     are counted on stderr.
     """
-    readers: list[Iterable[Part]] = [read_place(place, options) for word in words for place in places_of(word)]
+    places = [place for word in words for place in places_of(word)]
+    with ThreadPoolExecutor(OPENED) as pool:  # a store takes its time to answer
+        reading = (pool.map if any(map(is_remote, places)) else map)(partial(read_place, options=options), places)
+        readers = list(progress(reading, desc="opening", unit="file", total=len(places), delay=2, leave=False))
     if table is not None:
         readers.append(list(read_parquet(table, options)) if is_parquet(table) else TableReader(table, options))
     for name, asked in {"--images": options.images, "--columns": options.columns}.items():
@@ -103,8 +119,13 @@ def read_place(place: str, options: TableOptions) -> Iterable[Part]:
     if is_parquet(name):
         return list(read_parquet(place, options))
     if name.endswith(archives.SUFFIXES):
-        return [ArchiveShard(place, options.prompt)]
+        return [read_archive(place, options)]
     return read_folder(place, options) if is_folder(place) else [Item(place, place, options.prompt)]
+
+
+def read_archive(file: str, options: TableOptions) -> ArchiveShard:
+    """A tar or a zip. Raises `UserError` if it is not there."""
+    return ArchiveShard(file, stamp(file), options.prompt)
 
 
 def is_parquet(name: str) -> bool:
@@ -128,7 +149,7 @@ def read_folder(folder: str, options: TableOptions) -> list[Part] | TableReader:
     tables = [file for file in files if is_parquet(file)]
     if not images:
         if archived:
-            return [ArchiveShard(file, options.prompt) for file in archived]
+            return [read_archive(file, options) for file in archived]
         if tables:
             return [shard for file in tables for shard in read_parquet(file, options)]
         problem = f"no image that can be read ({left_out})" if left_out else "no image"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mgs.errors import UserError
@@ -25,6 +26,7 @@ class ParquetShard:
     """A span of a file's rows."""
 
     file: str
+    stamp: str  # of its content, when the source was found
     columns: Columns
     options: TableOptions
     start: int
@@ -43,7 +45,7 @@ class ParquetShard:
     def fingerprint(self) -> str:
         """A hash of the file's name, size and time, the span, and what is read of it."""
         facts = (*self.columns.all(), self.options.prompt, self.options.images)
-        return hash_of(absolute(self.file), stamp(self.file), self.start, self.rows, *facts)
+        return hash_of(absolute(self.file), self.stamp, self.start, self.rows, *facts)
 
     def items(self) -> Iterator[Item]:
         """The images of the rows."""
@@ -85,18 +87,19 @@ def read_parquet(file: str, options: TableOptions) -> Iterator[ParquetShard]:
         columns = choose_columns(opened.names, options.columns, file)
         lengths = opened.lengths
     refuse_two_prompts(columns, options, file)
+    span = partial(ParquetShard, file, stamp(file), columns, options)
     size = shard_size(sum(lengths))
     start = rows = 0
     for length in lengths:
         rows += length
         while rows >= 2 * size:  # of one long row group
-            yield ParquetShard(file, columns, options, start, size)
+            yield span(start, size)
             start, rows = start + size, rows - size
         if rows >= size:
-            yield ParquetShard(file, columns, options, start, rows)
+            yield span(start, rows)
             start, rows = start + rows, 0
     if rows:
-        yield ParquetShard(file, columns, options, start, rows)
+        yield span(start, rows)
 
 
 @dataclass(frozen=True)

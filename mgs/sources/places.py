@@ -99,11 +99,11 @@ def normal(place: str) -> str:
 
 
 def is_folder(place: str) -> bool:
-    """Whether a place is a folder; a URL that ends in a slash is one."""
+    """Whether a place is a folder; a URL is one that ends in a slash, and none that has a suffix."""
     if not is_remote(place):
         return os.path.isdir(place)
-    if place.endswith("/"):
-        return True
+    if place.endswith("/") or "." in place.rpartition("/")[2]:  # so that a store need not be asked
+        return place.endswith("/")
     system, path = remote_files(place)
     try:
         return bool(system.isdir(path))
