@@ -265,6 +265,18 @@ def test_samples_have_a_name_up_to_the_first_dot_and_kinds_in_any_case(pictures)
     ]
 
 
+def test_names_with_dots_of_their_own_keep_their_texts(pictures):
+    data = (pictures / "001.png").read_bytes()
+    names = [f"sd1.5_{i:03}" for i in range(200)]
+    with tarfile.open("a.tar", "w") as tar:
+        for name in names:
+            add(tar, f"{name}.png", data)
+            add(tar, f"{name}.txt", name.encode())
+    items = found("a.tar")
+    assert [item.prompt for item in items] == names
+    assert [item.image for item in items] == [f"a.tar/{name}.png" for name in names]
+
+
 def damaged_tars(whole):
     """A tar that is cut in an image, in a header, between members; or overwritten in a header."""
     starts = [at for at in range(0, len(whole), 512) if whole[at + 257 : at + 262] == b"ustar"]

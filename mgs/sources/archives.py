@@ -6,11 +6,10 @@ import errno
 import json
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 from mgs.errors import UserError
 from mgs.images.decode import MAX_BYTES
@@ -23,8 +22,12 @@ Member = tuple[str, bytes]
 Unread = tuple[str, Callable[[], bytes]]  # a member whose content has not been read
 TEXTS: dict[str, Callable[[str], str]] = {"txt": read_text, "json": read_json}  # where a prompt is, in this order
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
-# RuntimeError: of an encrypted zip, or one packed in a way that Python lacks
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+MOST_MEMBERS = 64  # of a sample in memory, before a part of it is taken for a whole one
+T = TypeVar("T")
+
+
+class Damaged(Exception):
+    """An archive that cannot be read any further."""
 
 
 @dataclass(frozen=True)
@@ -54,38 +57,50 @@ class ArchiveShard:
 
         Where the archive is damaged, a last item says so. Raises `UserError` where it cannot be reached.
         """
-        key, sample = None, list[Member]()
+        sample = list[Member]()
         given: dict[str, str] = {}  # DiffusionDB's prompts by the images' names
         try:
             for name, read in read_members(self.file):
-                folder, _, base = name.rpartition("/")
-                stem = f"{folder}/{base.partition('.')[0]}"
-                if key is not None and stem != key:
+                if sample and is_another(name, sample):
                     yield from self.items_of(sample, given)
                     sample = []
-                key = stem
                 sample.append((name, read()))
             yield from self.items_of(sample, given)
         except OSError as error:
             raise UserError(f"{self.file}: {reason_of(error)}; --resume continues when it can be read") from None
-        except DAMAGE as error:
+        except Damaged as error:
             if self.prompt is not None or any(suffix_of(name) in TEXTS for name, _ in sample):  # or a text may be lost
                 yield from self.items_of(sample, given)
             yield Item(self.file, problem=f"damaged ({error}) behind the images listed before this row")
 
     def items_of(self, sample: list[Member], given: dict[str, str]) -> Iterator[Item]:
-        """The images of the members that share a name up to its first dot."""
-        texts = {suffix_of(name): data for name, data in sample}
-        prompt = self.prompt
-        if prompt is None:
-            found = (read(decode_text(texts[kind])) for kind, read in TEXTS.items() if kind in texts)
-            prompt = next(filter(None, found), None)
-        if "json" in texts and prompt is None:
-            given.update(read_part(texts["json"]))
+        """The images of a sample. A text is an image's if it has its name, or that up to the first dot."""
+        texts = {name.lower(): data for name, data in sample if suffix_of(name) in TEXTS}
         for name, data in sample:
             if is_image(name):
-                base = name.rpartition("/")[2]
-                yield Item(f"{self.file}/{name}", "", given.get(base) if prompt is None else prompt, data)
+                prompt = self.prompt
+                if prompt is None:
+                    stems = (name.rpartition(".")[0], key_of(name))
+                    names = [(f"{stem}.{kind}".lower(), read) for stem in stems for kind, read in TEXTS.items()]
+                    found = (read(decode_text(texts[text])) for text, read in names if text in texts)
+                    prompt = next(filter(None, found), given.get(name.rpartition("/")[2]))
+                yield Item(f"{self.file}/{name}", "", prompt, data)
+            elif suffix_of(name) == "json" and self.prompt is None:
+                given.update(read_part(data))
+
+
+def key_of(name: str) -> str:
+    """What the members of a sample have in common: their name up to the first dot behind the last slash."""
+    folder, slash, base = name.rpartition("/")
+    return f"{folder}{slash}{base.partition('.')[0]}"
+
+
+def is_another(name: str, sample: list[Member]) -> bool:
+    """Whether a member begins another sample. One of many members ends where a name up to the last dot does."""
+    last = sample[-1][0]
+    if key_of(name) != key_of(last):
+        return True
+    return len(sample) >= MOST_MEMBERS and name.rpartition(".")[0] != last.rpartition(".")[0]
 
 
 def suffix_of(name: str) -> str:
@@ -106,7 +121,25 @@ def read_part(data: bytes) -> dict[str, str]:
 def read_members(file: str) -> Iterator[Unread]:
     """The members of an archive that are images or texts, in its order; each must be read before the next is taken."""
     with open_place(file) as stream:
-        yield from read_zip(stream) if file.lower().endswith(".zip") else read_tar(stream)
+        members = read_zip(stream) if file.lower().endswith(".zip") else read_tar(stream)
+        while member := or_damaged(partial(next, members, None)):
+            name, read = member
+            yield name, partial(or_damaged, read)
+
+
+def or_damaged(read: Callable[[], T]) -> T:
+    """What `read` returns. Raises `Damaged`, or an `OSError` where the file cannot be reached.
+
+    On damage, tarfile and zipfile raise what they like: also TypeError, or an `OSError` for a place before the file.
+    """
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise Damaged(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def is_wanted(name: str, size: int) -> bool:
@@ -151,16 +184,6 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return data
 
 
-def read_packed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """A member's content. Raises `BadZipFile`, also where the list of members points to no place in the file."""
-    try:
-        return archive.read(member)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        raise zipfile.BadZipFile(f"{member.filename}: {error}") from None
-
-
 def read_zip(stream: BinaryIO) -> Iterator[Unread]:
     """A zip's members; a lone JSON first, since DiffusionDB's has the prompts of all the others."""
     with zipfile.ZipFile(stream) as archive:
@@ -169,4 +192,4 @@ def read_zip(stream: BinaryIO) -> Iterator[Unread]:
         if len(texts) == 1:
             members = [*texts, *(one for one in members if one is not texts[0])]
         for member in members:
-            yield member.filename, partial(read_packed, archive, member)
+            yield member.filename, partial(archive.read, member)
