@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from mgs.images.inputs import Pair, load_image, load_or_reason
 
 T = TypeVar("T")
 Running: TypeAlias = "tuple[list[Loaded], Future[list[Found]]]"
-DECODERS = 4  # threads
+DECODERS = min(max(os.cpu_count() or 1, 4), 16)  # threads; more than cores, since files take time to arrive
 ON_THE_WAY = {"cuda": 2, "cpu": 1}  # batches submitted at once; a GPU gets the next before the last one is read
 
 
