@@ -100,6 +100,14 @@ class Pool:
             worker.signal(signal.SIGTERM)  # the handler came too early for it
         worker.send((attempt.task,))
 
+    def hand_out(self, fresh: Iterator[Attempt]) -> None:
+        """Give a task to each worker that has none, while there are any; those that were given back come first."""
+        for worker in self.workers:
+            if not worker.attempt and not self.heard:
+                if not (attempt := self.again.popleft() if self.again else next(fresh, None)):
+                    return
+                self.give(worker, attempt)
+
     def receive(self, screen: Screen, workers: Sequence[Worker]) -> Iterator[tuple[Worker, tuple | None]]:
         """Wait for messages of these workers, show what is to be shown, give the others. None: a process ended."""
         running = {worker.connection: worker for worker in workers if worker.process}
@@ -216,15 +224,12 @@ def run_on_devices(work: Work, tasks: Iterable[Any], devices: Sequence[str]) -> 
     with pool.heeding_signals(), Screen([worker.name for worker in pool.workers], total) as screen:
         atexit.register(pool.close, screen)  # whoever asked for outcomes may never close us, if an error ended them
         try:
-            while True:
-                for worker in [worker for worker in pool.workers if not worker.attempt]:
-                    if pool.heard or not (attempt := pool.again.popleft() if pool.again else next(fresh, None)):
-                        break
-                    pool.give(worker, attempt)
-                if not any(worker.attempt for worker in pool.workers):
-                    return
+            pool.hand_out(fresh)
+            while any(worker.attempt for worker in pool.workers):
                 for worker, message in pool.receive(screen, pool.workers):
-                    if outcome := pool.settle(worker, message, screen):
+                    outcome = pool.settle(worker, message, screen)
+                    pool.hand_out(fresh)  # before the outcome, which may keep whoever asked for it busy
+                    if outcome:
                         screen.end_task(worker.name)
                         yield outcome
         finally:
