@@ -57,7 +57,7 @@ class Deed:
         return "done"
 
     def count(self):
-        for _ in progress(range(3), desc="counting"):
+        for _ in progress(range(2), desc="counting"):
             time.sleep(0.6)
         return "counted"
 
@@ -154,7 +154,7 @@ def test_a_workers_bar_arrives_without_a_terminal_now_and_then(tmp_path, monkeyp
     (outcome,) = run_tasks(Deed(str(tmp_path)), ["count"], devices=["cpu"])
     assert outcome.result == "counted"
     err = capfd.readouterr().err
-    assert "tasks 0/1; cpu counting 1/3\n" in err
+    assert "tasks 0/1; cpu counting 1/2\n" in err
     assert err.endswith("tasks 1/1\n")
 
 
