@@ -48,6 +48,9 @@ class Deed:
     def refuse(self, text):
         raise UserError(f"{text}: no such image; look for it")
 
+    def hide(self):
+        return lambda: None  # which cannot be pickled
+
     def stumble(self):
         return {}["stone"]
 
@@ -105,6 +108,12 @@ def check_outcomes(outcomes, died):
     }
 
 
+def test_a_result_that_cannot_be_sent_is_an_outcome(tmp_path, capfd):
+    (outcome,) = run_tasks(Deed(str(tmp_path)), ["hide"], devices=["cpu"])
+    assert "Can't pickle" in outcome.error or "Can't get local object" in outcome.error
+    assert "Traceback" in capfd.readouterr().err
+
+
 def test_here_what_users_can_fix_is_an_outcome_and_a_bug_is_raised(tmp_path):
     outcomes = run_tasks(Deed(str(tmp_path)), iter(TASKS), device="cpu")
     assert [next(outcomes).result, next(outcomes).error] == [2, "x: no such image; look for it"]
@@ -117,7 +126,7 @@ def test_every_task_has_one_outcome_whatever_dies(tmp_path, capfd):
         run_tasks(Deed(str(tmp_path)), TASKS, devices=["cpu", "cpu"]), "its process was killed (SIGKILL), 3 times"
     )
     out, err = capfd.readouterr()
-    assert "cpu a | doubling 1\n" in out
+    assert "cpu #1 | doubling 1\n" in out
     assert "| KeyError: 'stone'\n" in err  # with its traceback
     assert "| die a 1: its process was killed (SIGKILL); trying again\n" in err
     assert sorted(path.name for path in tmp_path.glob("b ?")) == ["b 0", "b 1", "b 2"]

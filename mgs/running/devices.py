@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import Counter, deque
@@ -85,7 +86,7 @@ class Pool:
         names = []
         for device in devices:
             seen[device] += 1
-            names.append(device if many[device] == 1 else f"{device} {chr(96 + seen[device])}")  # cpu a, cpu b
+            names.append(device if many[device] == 1 else f"{device} #{seen[device]}")
         self.work = work
         self.workers = [Worker(name, device) for name, device in zip(names, devices, strict=True)]
         self.again: deque[Attempt] = deque()
@@ -98,7 +99,7 @@ class Pool:
             worker.start(self.work)
         if self.heard:
             worker.signal(signal.SIGTERM)  # the handler came too early for it
-        worker.send((attempt.task,))
+        worker.send(pickle.dumps(attempt.task))
 
     def hand_out(self, fresh: Iterator[Attempt]) -> None:
         """Give a task to each worker that has none, while there are any; those that were given back come first."""
@@ -114,10 +115,16 @@ class Pool:
         for connection in wait(list(running)):
             worker = running[connection]  # type: ignore[index]
             try:
-                kind, *parts = worker.connection.recv()
+                data = worker.connection.recv_bytes()
             except (EOFError, OSError):
                 yield worker, None
                 continue
+            try:
+                kind, *parts = pickle.loads(data)
+            except Exception:
+                if len(self.heard) > 1:  # the second signal tore a message in two
+                    continue
+                raise
             if kind == LINE:
                 screen.print(worker.name, *parts)
             elif kind == PROGRESS:
@@ -185,7 +192,9 @@ class Pool:
             worker.attempt = None
             if broken and not self.heard:
                 self.dismiss(worker, screen)
-            return Outcome(attempt.task, result, error) if attempt else None
+            if not attempt:
+                return None
+            return Outcome(attempt.task, None if result is None else pickle.loads(result), error)
         if kind == FAILED:
             self.dismiss(worker, screen)
             reason = parts[0]
