@@ -75,8 +75,12 @@ def train_by_tasks(configs: Sequence[Config], devices: Sequence[str], ray: str |
     A fold that fails does not stop the others. `UserError` at the end, if any failed.
     """
     named = sorted({config.device for config in configs})
-    if (devices and named != ["auto"]) or len(named) > 1:
-        raise UserError(f"device={named[-1]}: the config says so, --devices or another config otherwise; say one")
+    if devices and named != ["auto"]:
+        raise UserError(f"device={named[-1]}: named beside --devices; say one of the two")
+    if len(named) > 1 or named[0] not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"device={named[-1]}: with --ray, all configs say device=cpu or device=cuda, or none of them does"
+        )
     folds_of = []
     for config in configs:
         if config.data.cache == "gpu" and not all(device.startswith("cuda") for device in devices):

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import Counter, deque
@@ -85,7 +86,7 @@ class Pool:
         names = []
         for device in devices:
             seen[device] += 1
-            names.append(device if many[device] == 1 else f"{device} {chr(96 + seen[device])}")  # cpu a, cpu b
+            names.append(device if many[device] == 1 else f"{device} #{seen[device]}")
         self.work = work
         self.workers = [Worker(name, device) for name, device in zip(names, devices, strict=True)]
         self.again: deque[Attempt] = deque()
@@ -98,7 +99,15 @@ class Pool:
             worker.start(self.work)
         if self.heard:
             worker.signal(signal.SIGTERM)  # the handler came too early for it
-        worker.send((attempt.task,))
+        worker.send(pickle.dumps(attempt.task))
+
+    def hand_out(self, fresh: Iterator[Attempt]) -> None:
+        """Give a task to each worker that has none, while there are any; those that were given back come first."""
+        for worker in self.workers:
+            if not worker.attempt and not self.heard:
+                if not (attempt := self.again.popleft() if self.again else next(fresh, None)):
+                    return
+                self.give(worker, attempt)
 
     def receive(self, screen: Screen, workers: Sequence[Worker]) -> Iterator[tuple[Worker, tuple | None]]:
         """Wait for messages of these workers, show what is to be shown, give the others. None: a process ended."""
@@ -106,10 +115,16 @@ class Pool:
         for connection in wait(list(running)):
             worker = running[connection]  # type: ignore[index]
             try:
-                kind, *parts = worker.connection.recv()
+                data = worker.connection.recv_bytes()
             except (EOFError, OSError):
                 yield worker, None
                 continue
+            try:
+                kind, *parts = pickle.loads(data)
+            except Exception:
+                if len(self.heard) > 1:  # the second signal tore a message in two
+                    continue
+                raise
             if kind == LINE:
                 screen.print(worker.name, *parts)
             elif kind == PROGRESS:
@@ -177,7 +192,9 @@ class Pool:
             worker.attempt = None
             if broken and not self.heard:
                 self.dismiss(worker, screen)
-            return Outcome(attempt.task, result, error) if attempt else None
+            if not attempt:
+                return None
+            return Outcome(attempt.task, None if result is None else pickle.loads(result), error)
         if kind == FAILED:
             self.dismiss(worker, screen)
             reason = parts[0]
@@ -216,15 +233,12 @@ def run_on_devices(work: Work, tasks: Iterable[Any], devices: Sequence[str]) -> 
     with pool.heeding_signals(), Screen([worker.name for worker in pool.workers], total) as screen:
         atexit.register(pool.close, screen)  # whoever asked for outcomes may never close us, if an error ended them
         try:
-            while True:
-                for worker in [worker for worker in pool.workers if not worker.attempt]:
-                    if pool.heard or not (attempt := pool.again.popleft() if pool.again else next(fresh, None)):
-                        break
-                    pool.give(worker, attempt)
-                if not any(worker.attempt for worker in pool.workers):
-                    return
+            pool.hand_out(fresh)
+            while any(worker.attempt for worker in pool.workers):
                 for worker, message in pool.receive(screen, pool.workers):
-                    if outcome := pool.settle(worker, message, screen):
+                    outcome = pool.settle(worker, message, screen)
+                    pool.hand_out(fresh)  # before the outcome, which may keep whoever asked for it busy
+                    if outcome:
                         screen.end_task(worker.name)
                         yield outcome
         finally:

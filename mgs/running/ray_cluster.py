@@ -1,4 +1,4 @@
-"""Tasks by a Ray cluster. Ray Data starts workers where there is room, and asks for more machines if it can have them."""
+"""Tasks by a Ray cluster. Ray Data starts workers where there is room, and has the cluster grow where it can."""
 
 from __future__ import annotations
 
@@ -78,10 +78,17 @@ def run_on_ray(work: Work, tasks: Sequence[Any], address: str, device: str) -> I
         on_gpu = bool(gpus) and device != "cpu"
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        # One task at a time for each worker, since one that waits behind a long task could be done elsewhere. By default
-        # the pool grows only when two are waiting.
+        # One task at a time for each worker, since one that waits behind a long task could be done elsewhere. By
+        # default the pool grows only when more are waiting, and it does not grow for the last few tasks at all, so it
+        # begins with as many workers as there is room for now.
         context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(len(tasks), 1), max_tasks_in_flight_per_actor=1)
+        free = int(ray.available_resources().get("GPU" if on_gpu else "CPU", 0))
+        pool = ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=max(len(tasks), 1),
+            initial_size=max(1, min(len(tasks), free)),
+            max_tasks_in_flight_per_actor=1,
+        )
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
         rows = [{"number": number, "task": ray.cloudpickle.dumps(task)} for number, task in enumerate(tasks)]
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

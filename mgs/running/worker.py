@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -23,16 +24,20 @@ OPENED, FAILED, DONE, LINE, PROGRESS = "opened", "failed", "done", "line", "prog
 
 
 class Channel:
-    """The way to the process that started this one. Once that has died, what is sent is lost."""
+    """The way to the process that started this one. Once that has died, what is sent is lost.
+
+    Threads read and write, so that no signal tears a message: signals interrupt the main thread alone.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.lock = threading.Lock()
         self.inbox: SimpleQueue[bytes] = SimpleQueue()
+        self.outbox: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self.reported = 0.0  # when, on the monotonic clock
-        threading.Thread(target=self.listen, daemon=True).start()
+        for job in (self.read, self.write):
+            threading.Thread(target=job, daemon=True).start()
 
-    def listen(self) -> None:
+    def read(self) -> None:
         """Collect messages. When there can be no more, end this process as SIGTERM would."""
         try:
             while True:
@@ -40,24 +45,34 @@ class Channel:
         except (EOFError, OSError):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
+    def write(self) -> None:
+        """Send what is in the outbox, without end."""
+        while True:
+            if isinstance(item := self.outbox.get(), threading.Event):
+                item.set()
+                continue
+            with contextlib.suppress(OSError):  # `read` sees it, too
+                self.connection.send_bytes(item)
+
     def receive(self) -> Any:
-        """The next message; wait for it."""
+        """The next message; wait for it. Raises an error if it cannot be unpickled here."""
         return pickle.loads(self.inbox.get())
 
     def send(self, kind: str, *parts: Any) -> None:
         """Send a message; what cannot be pickled raises an error."""
-        data = pickle.dumps((kind, *parts))
-        with self.lock:
-            try:
-                self.connection.send_bytes(data)
-            except OSError:  # `listen` has seen it too
-                return
+        self.outbox.put(pickle.dumps((kind, *parts)))
 
     def report(self, description: str, count: float, total: float | None) -> None:
         """Send a bar's state, but not too often."""
         if time.monotonic() - self.reported >= OFTEN:
             self.reported = time.monotonic()
             self.send(PROGRESS, description, count, total)
+
+    def flush(self) -> None:
+        """Wait until all is sent."""
+        sent = threading.Event()
+        self.outbox.put(sent)
+        sent.wait()
 
 
 class SentLines(io.TextIOBase):
@@ -98,28 +113,31 @@ def serve(connection: Connection) -> None:
         do_tasks(channel)
     except Stopped as stopped:
         code = SIGNALLED + stopped.number
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     for stream in streams:
         stream.end()
-    os._exit(code)  # at once: no thread holds it up, and no copy of a signal is taken for another one
+    channel.flush()
+    os._exit(code)  # at once: no thread of the work holds it up
 
 
 def do_tasks(channel: Channel) -> None:
     """Open the work and do tasks until there are none."""
-    work, device = channel.receive()
     try:
+        work, device = channel.receive()
         do = work.open(device)
     except Exception as error:
         channel.send(FAILED, explain(error))
         return
     channel.send(OPENED)
+    channel.flush()  # a task that kills this process must not be taken for a failure to open
+
+    def do_next(message: bytes) -> bytes:
+        return pickle.dumps(do(pickle.loads(message)))  # either may fail
+
     while not ended_by and (message := channel.receive()) is not None:
-        (task,) = message
         try:
-            outcome, broken = attempt(do, task)
+            outcome, broken = attempt(do_next, message)
         except Stopped as stopped:
             print(stopped)
             raise
-        try:
-            channel.send(DONE, outcome.result, outcome.error, broken)
-        except Exception as error:  # a result that cannot be pickled
-            channel.send(DONE, None, explain(error), broken)
+        channel.send(DONE, outcome.result, outcome.error, broken)
