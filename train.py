@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 from mgs.errors import exit_on_user_error
+from mgs.running.words import read_runner
 
 THEN_TEST = "--then-test"  # of start_training.sh: continue as test.py with the same words
 
 
 def main(words: list[str]) -> None:
     """Run the recipe; it is imported here, where Ctrl-C is answered already."""
-    from mgs.recipes.train import main as train
+    from mgs.recipes.train_by_tasks import main as train
 
     train(words)
 
@@ -21,4 +22,5 @@ if __name__ == "__main__":
     exit_on_user_error(main, words)
     if THEN_TEST in sys.argv:
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, str(Path(__file__).with_name("test.py")), *words])
+        rest = read_runner(words).rest  # the runner's options are of training alone
+        os.execv(sys.executable, [sys.executable, str(Path(__file__).with_name("test.py")), *rest])

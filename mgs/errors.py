@@ -38,9 +38,7 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
 
     Ctrl-C and SIGTERM end it with a line too, and with the shell's exit codes for them, 130 and 143.
     """
-    signal.signal(signal.SIGTERM, interrupt)
-    threading.excepthook = leave_system_errors
-    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")  # at half our own limit
+    set_up_process()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a prompt may hold letters that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -61,6 +59,13 @@ def exit_on_user_error(main: Callable[..., None], *args: Any) -> None:
             raise
         print(f"error: {printable(reason)}", file=sys.stderr)
         sys.exit(USER_ERROR_EXIT)
+
+
+def set_up_process() -> None:
+    """Make a process of our own end by SIGTERM as by Ctrl-C, and print no warnings and errors that say nothing new."""
+    signal.signal(signal.SIGTERM, interrupt)
+    threading.excepthook = leave_system_errors
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")  # at half our own limit
 
 
 def leave_system_errors(failure: threading.ExceptHookArgs) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 ended_by: list[int] = []  # the signal that ended the program
 _heard: list[int] = []  # signals that wait for the end of a step; a process has one set of handlers
+_copies: list[bool] = []  # not empty: signals after the first are copies of it
 
 
 class Stopped(KeyboardInterrupt):
@@ -24,8 +25,19 @@ class Interrupted(Stopped):
     """A signal ends the program at a good moment; the message says what was kept."""
 
 
+def ignore_copies() -> None:
+    """From now on, take further signals for copies of the first, and print nothing about them.
+
+    A worker gets Ctrl-C from the terminal or SIGTERM from a job's manager, and again from the process that started it.
+    That process says what happens, and kills the worker if it must stop at once.
+    """
+    _copies[:] = [True]
+
+
 def interrupt(number: int, frame: object = None) -> None:
     """A signal's handler: end the program, through every `finally`."""
+    if _copies and ended_by:
+        return
     ended_by[:] = [number]
     raise Interrupted(number)
 
@@ -38,9 +50,13 @@ def heed_signals() -> Iterator[None]:
         return
 
     def note(number: int, frame: object) -> None:
+        if _copies and (_heard or ended_by):
+            return
         if _heard:
             raise Stopped(number, "stopped at once; what was saved before is kept")
         _heard.append(number)
+        if _copies:
+            return
         with contextlib.suppress(OSError):  # whoever read our output may have had the same Ctrl-C
             os.write(
                 2, b"\nstopping after this step; once more to stop at once\n"

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import traceback
 import warnings
@@ -53,8 +54,8 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
 
     from mgs.config import DataConfig
     from mgs.datasets.read_table import read_table, to_samples
-    from mgs.datasets.tables import decode_csv, without_blank
-    from mgs.scoring.items import read_items
+    from mgs.datasets.tables import iterate_csv, without_blank
+    from mgs.sources.tables import TableOptions, TableReader
 
     for name in ("a.png", "deep/b.png", "glide_1.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -62,7 +63,9 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
     table = folder / "mos.csv"
 
     def in_memory(data: bytes) -> object:
-        return to_samples(without_blank(decode_csv(data, table)), table, DataConfig(mos_range=[1.0, 9.0]))
+        return to_samples(
+            without_blank(list(iterate_csv(io.BytesIO(data), table))), table, DataConfig(mos_range=[1.0, 9.0])
+        )
 
     def published(data: bytes) -> object:
         table.write_bytes(data)
@@ -70,7 +73,7 @@ def open_csv(folder: Path) -> tuple[list[Call], list[bytes]]:
 
     def to_score(data: bytes) -> object:
         table.write_bytes(data)
-        return read_items(str(table), None, None)
+        return list(TableReader(str(table), TableOptions()))
 
     seeds = [
         b"image,prompt,quality\na.png,a cat,3\ndeep/b.png,None,4.5\n",
@@ -265,11 +268,53 @@ def image_seeds(Image, formats: list[str]) -> list[bytes]:
     return list(dict.fromkeys(seeds))
 
 
+SOURCES = (".tar", ".tgz", ".zip", ".parquet", ".arrow", ".jsonl", ".json")
+
+
+def open_sources(folder: Path) -> tuple[list[Call], list[bytes]]:
+    """What images lie in; an input's first byte says which of `SOURCES` the rest of it is."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mgs.sources.find import find_sources
+    from mgs.sources.tables import TableOptions
+
+    def read(data: bytes) -> object:
+        file = folder / f"x{SOURCES[(data or bytes(1))[0] % len(SOURCES)]}"
+        file.write_bytes(data[1:])
+        return [len(item.data or item.place) for item in find_sources([str(file)], TableOptions()).items()]
+
+    members = {"a.png": b"picture", "a.txt": b"a fox", "b.png": b"picture", "b.json": b'{"caption": "a fox"}'}
+    rows = pa.table({"image": [{"bytes": b"picture", "path": "a.png"}] * 3, "prompt": ["a fox", None, ""]})
+    found: dict[str, bytes] = {}
+    for suffix, mode in ((".tar", "w"), (".tgz", "w:gz")):
+        with tarfile.open(fileobj=(buffer := io.BytesIO()), mode=mode) as tar:
+            for name, content in members.items():
+                header = tarfile.TarInfo(name)
+                header.size = len(content)
+                tar.addfile(header, io.BytesIO(content))
+        found[suffix] = buffer.getvalue()
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    found[".zip"] = buffer.getvalue()
+    pq.write_table(rows, buffer := io.BytesIO())
+    found[".parquet"] = buffer.getvalue()
+    with pa.ipc.new_stream(buffer := io.BytesIO(), rows.schema) as stream:
+        stream.write_table(rows)
+    found[".arrow"] = buffer.getvalue()
+    found[".jsonl"] = b'{"image": "a.png", "prompt": "a fox"}\n{"file_name": ["b.png", "c.png"], "text": null}\n'
+    seeds = [bytes([SOURCES.index(suffix)]) + content for suffix, content in found.items()]
+    parts = (b'[{"path1": "a.png", "path2": "b.png", "prompt": "x"}]', b'{"a.png": {"p": "a fox", "se": 1}}')
+    return [read], seeds + [bytes([SOURCES.index(".json")]) + content for content in parts]
+
+
 DOORS = {
     "csv": Door(open_csv),
     "config": Door(open_config, ("mgs", "omegaconf", "yaml")),
     "checkpoint": Door(open_checkpoint, ("mgs", "pickle"), longest=16_384),
     "image": Door(open_image, ("mgs", "PIL"), text=False),
+    "sources": Door(open_sources, ("mgs", "tarfile", "zipfile"), longest=16_384, text=False),
 }
 
 

@@ -20,9 +20,10 @@ from mgs.dimensions import Prompt
 from mgs.engine.batcher import Batcher
 from mgs.errors import UserError
 from mgs.images.cuts import Cuts
+from mgs.images.inputs import as_prompt
 from mgs.scoring import streaming
 from mgs.scoring.metric import ImageMetric
-from mgs.scoring.streaming import score_pairs
+from mgs.scoring.streaming import load_pair, score_all
 
 ROOT = Path(__file__).parents[1]
 SOON = 20  # seconds, after which a thread is taken to hang
@@ -151,6 +152,10 @@ def test_what_goes_through_call_runs_on_the_thread_between_batches(engine, batch
     assert engine.threads == {"mgs-engine_0"}
 
 
+def score_pairs(batcher, pairs, size):
+    return score_all(batcher, ((image, as_prompt(prompt)) for image, prompt in pairs), load_pair, size, "sentence")
+
+
 @pytest.mark.parametrize("bad", [[], [1, 3, 4, 6, 9, 10, 12, 13, 14]])
 def test_one_callers_batches_are_the_same_every_time(engine, batcher, bad):
     # Whatever the timing, and even where images could not be read: a batch's scores differ in their last bits by size.
@@ -160,7 +165,7 @@ def test_one_callers_batches_are_the_same_every_time(engine, batcher, bad):
         gate = Gate(batcher)
         timer = threading.Timer(slow, gate.open)
         timer.start()
-        found = list(score_pairs(batcher, iter(pairs), 6, "sentence"))
+        found = list(score_pairs(batcher, pairs, 6))
         assert [one.found and one.found["quality"] for one in found] == [None if i in bad else i for i in range(18)]
         assert engine.sizes == [sum(i not in bad for i in range(start, start + 6)) for start in (0, 6, 12)]
 
@@ -408,7 +413,7 @@ def test_what_was_taken_before_an_error_is_scored_first(batcher):
     pairs = [*zip(pictures_for_stream(6), ["a"] * 5 + [3], strict=True)]
     found = []
     with pytest.raises(UserError, match="prompt 3"):
-        found.extend(score_pairs(batcher, iter(pairs), 2, "sentence"))
+        found.extend(score_pairs(batcher, pairs, 2))
     assert [one.found["quality"] for one in found] == [0, 1, 2, 3]
 
 
@@ -422,7 +427,7 @@ def test_a_stream_that_is_left_leaves_nothing_in_the_queue(batcher, engine, monk
     with ThreadPoolExecutor(1) as pool:
         busy = pool.submit(batcher.call, free.wait)
         with pytest.raises(KeyboardInterrupt):
-            list(score_pairs(batcher, iter(zip(pictures_for_stream(8), ["a"] * 8, strict=True)), 2, "sentence"))
+            list(score_pairs(batcher, zip(pictures_for_stream(8), ["a"] * 8, strict=True), 2))
         free.set()
         assert busy.result(SOON)
     batcher.call(lambda: None)

@@ -14,7 +14,7 @@ from mgs.config import DataConfig
 from mgs.datasets.facts import DATASETS
 from mgs.datasets.read_table import read_table
 from mgs.errors import UserError
-from mgs.scoring.items import read_items
+from mgs.sources.tables import TableOptions, TableReader
 
 SHARED = Path(__file__).parents[2] / "shared"
 SPLITS = SHARED / "published_splits"
@@ -149,8 +149,8 @@ def test_tables_as_excel_writes_them_are_read_alike_in_training_and_scoring(
 ) -> None:
     (sample,) = read_own(tmp_path, text.encode(encoding))
     assert (sample.prompt, sample.targets) == ("a cat, asleep", {"quality": 3.4})
-    (item,) = read_items(str(tmp_path / "table.csv"), None, None)
-    assert (item.path, item.prompt) == (sample.image, sample.prompt)
+    (item,) = TableReader(str(tmp_path / "table.csv"), TableOptions())
+    assert (Path(item.place), item.prompt) == (sample.image, sample.prompt)
 
 
 def test_a_comma_that_may_part_thousands_is_no_decimal_mark(tmp_path: Path) -> None:

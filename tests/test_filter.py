@@ -19,7 +19,7 @@ from mgs.errors import UserError
 from mgs.scoring import copying
 from mgs.scoring.filter_page import make_bars
 from mgs.scoring.filtering import Choice, Spread, open_tables, parse_top
-from mgs.scoring.jobs import write_rows
+from mgs.scoring.outputs import write_rows
 from mgs.scoring.score import columns
 
 NAMES = columns()
@@ -49,7 +49,7 @@ def make_row(image, quality=None, prompt=None, status="ok", **others):
 
 def write(path, rows, names=NAMES):
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(iter(rows), path, path.suffix, list(names))
+    write_rows(rows, path, list(names))
     return path
 
 

@@ -24,9 +24,9 @@ from mgs.images.comfyui import MAX_STEPS, Graph
 from mgs.images.generator_syntax import clean_generator_syntax
 from mgs.images.metadata import READERS, Metadata, find_prompt, read_metadata
 from mgs.images.text_fields import MAX_TEXT, MAX_TEXTS, parse_exif, unpack
-from mgs.scoring.items import Item
-from mgs.scoring.prompt_source import fill_prompts
 from mgs.scoring.score import columns
+from mgs.sources.find_prompt import FINDERS, choose_prompts, fill_prompt
+from mgs.sources.item import Item
 
 PICTURE = Image.new("RGB", (8, 8))
 INFOTEXT = "a red fox,\nsnow\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Size: 8x8, Version: f2.0"
@@ -551,7 +551,6 @@ def test_a_folder_is_scored_by_the_prompts_in_its_files(folder):
 
 
 def test_resuming_knows_where_prompts_are_from(folder, monkeypatch):
-    (folder / "o.jsonl.partial").write_text("")
     monkeypatch.setattr("mgs.scoring.jobs.write_rows", lambda *args: 1 / 0)
     assert isinstance(mgs("pictures", "--out", "o.jsonl").exception, ZeroDivisionError)
     monkeypatch.undo()
@@ -569,7 +568,7 @@ def test_resuming_knows_where_prompts_are_from(folder, monkeypatch):
 
 
 def found(path, source):
-    (item,) = fill_prompts([Item(str(path), path, None)], source)
+    item = fill_prompt(Item(str(path), str(path)), FINDERS[source], path.read_bytes() if path.exists() else None)
     return item.prompt, item.text
 
 
@@ -610,21 +609,17 @@ def test_files_beside_the_images(tmp_path):
 
 
 def test_a_prompt_that_is_given_stays():
-    given = [Item("a.png", Path("a.png"), "x"), Item("b.png", Path("b.png"), "")]
-    assert fill_prompts(given, None) == given
-    assert [item.prompt for item in fill_prompts([*given, Item("c d.png", Path("c d.png"), None)], "filename")] == [
-        "x",
-        "",
-        "c d",
-    ]
+    for prompt in ("x", ""):
+        assert fill_prompt(Item("a b.png", "a b.png", prompt), FINDERS["filename"], None).prompt == prompt
+    assert choose_prompts(None, wanted=False, needed=True) is None
     with pytest.raises(UserError, match="all images have prompts already"):
-        fill_prompts(given, "filename")
+        choose_prompts("filename", wanted=False, needed=True)
     with pytest.raises(UserError, match="choose from none, metadata, filename, sidecar"):
-        fill_prompts(given, "name")
+        choose_prompts("name", wanted=True, needed=True)
 
 
-def test_a_method_that_reads_no_prompt_looks_for_none(tmp_path):
-    (tmp_path / "a.png").write_bytes(png(parameters="a red fox"))
-    item = Item("a.png", tmp_path / "a.png", None)
-    assert fill_prompts([item], None, needed=False) == [item]
-    assert fill_prompts([item], "metadata", needed=False)[0].prompt == "a red fox"
+def test_a_method_that_reads_no_prompt_looks_for_none():
+    assert choose_prompts(None, wanted=True, needed=True) == "metadata"
+    assert choose_prompts(None, wanted=True, needed=False) is None
+    assert choose_prompts("metadata", wanted=True, needed=False) == "metadata"
+    assert choose_prompts("none", wanted=True, needed=True) is None

@@ -19,19 +19,25 @@ from typer.testing import CliRunner
 
 from mgs.backbones.table import load_backbone
 from mgs.cli import app, scorer_options
+from mgs.cli.scorer_options import ScorerWords, open_scorer
 from mgs.config import Config, DataConfig
 from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.files import locked
 from mgs.methods.table import make_method
 from mgs.methods.templates import QUALITY_WORDS
-from mgs.scoring import items, jobs
 from mgs.scoring.score import columns
 from mgs.scoring.scorer import Scorer
 from mgs.scoring.wording import level_word
+from mgs.sources.find import find_sources
+from mgs.sources.tables import TableOptions
 from mgs.training.checkpoint import CHECKPOINT, FINISHED, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
+
+
+def named(*words):
+    return [item.image for item in find_sources(words, TableOptions()).items()]
 
 
 @pytest.fixture
@@ -93,12 +99,9 @@ def test_hidden_files_are_passed_over_unless_they_are_named(folder):
     for name in ("more/a.png", "more/._a.png", "more/.thumbs/a.png", "more/__MACOSX/a.png", ".own/a.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((folder / "1.png").read_bytes())
-    found = {word: [item.image for item in items.collect_images([word], None)] for word in ("more", "more/**", ".own")}
+    found = {word: named(word) for word in ("more", "more/**", ".own")}
     assert found == {"more": ["more/a.png"], "more/**": ["more/a.png"], ".own": [".own/a.png"]}
-    assert [item.image for item in items.collect_images([".own/*", "more/._a.png"], None)] == [
-        ".own/a.png",
-        "more/._a.png",
-    ]
+    assert named(".own/*", "more/._a.png") == [".own/a.png", "more/._a.png"]
 
 
 def test_images_that_cannot_be_read_are_counted_and_those_that_a_plugin_reads_are_scored(folder, capsys, monkeypatch):
@@ -110,9 +113,9 @@ def test_images_that_cannot_be_read_are_counted_and_those_that_a_plugin_reads_ar
     with pytest.raises(
         UserError, match=r"no image that can be read \(1 \.dds .*, 2 \.heic \(run pip install pillow-heif"
     ):
-        items.collect_images(["more"], None)
+        named("more")
     (folder / "more" / "e.png").write_bytes((folder / "1.png").read_bytes())
-    assert [item.image for item in items.collect_images(["more"], None)] == ["more/e.png"]
+    assert named("more") == ["more/e.png"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "more: left out 1 .dds (convert to PNG or JPEG), "
@@ -120,7 +123,7 @@ def test_images_that_cannot_be_read_are_counted_and_those_that_a_plugin_reads_ar
         "1 .jxl (run pip install pillow-jxl-plugin, or convert to PNG or JPEG), 1 .psd (convert to PNG or JPEG)"
     )
     monkeypatch.setitem(Image.OPEN, "HEIF", None)  # as where its plugin is registered
-    assert [item.image for item in items.collect_images(["more"], None)] == ["more/a.HEIC", "more/b.heic", "more/e.png"]
+    assert named("more") == ["more/a.HEIC", "more/b.heic", "more/e.png"]
 
 
 def finish_fold(folder, run, dataset, when):
@@ -139,7 +142,7 @@ def test_without_a_checkpoint_named_the_newest_that_saw_real_images_scores(folde
     (folder / "data/demo/splits/prompt-disjoint").mkdir(parents=True)
     (folder / "data/demo/splits/prompt-disjoint/protocol.json").write_text('{"dataset": "demo"}')
     monkeypatch.setattr(scorer_options, "DEFAULT_CLIP", "clip.safetensors")
-    chosen = lambda *images: scorer_options.open_scorer(None, [], [Path(image) for image in images]).name  # noqa: E731
+    chosen = lambda *images: open_scorer(ScorerWords(), map(Path, images)).name  # noqa: E731
     assert chosen("1.png") == "zero-shot clip.safetensors"
     finish_fold(folder, "demo", "demo", 3)
     assert chosen("1.png", drawing) == "zero-shot clip.safetensors"
@@ -160,8 +163,8 @@ def test_a_clip_of_drawings_scores_real_images_only_if_named(folder, monkeypatch
     backbone, config = load_backbone("demo"), Config(name="toy")
     save_checkpoint(place / CHECKPOINT, make_method(backbone, config), config, {"val": {"quality": {}}})
     (place / FINISHED).touch()
-    assert scorer_options.open_scorer(None, [], [Path("1.png")]).name == "zero-shot clip.safetensors"
-    assert scorer_options.open_scorer(place, [], []).source.remarks == "its CLIP knows drawings only"
+    assert open_scorer(ScorerWords(), [Path("1.png")]).name == "zero-shot clip.safetensors"
+    assert open_scorer(ScorerWords(place)).source.remarks == "its CLIP knows drawings only"
 
 
 def test_where_there_is_nothing_to_score_with_one_line_says_what_to_do(folder, monkeypatch):
@@ -229,33 +232,33 @@ def test_wrong_words_are_one_line(folder, words, told):
 
 
 def test_an_interrupted_job_is_continued_without_scoring_again(folder, monkeypatch):
-    out, partial = folder / "scores.csv", folder / "scores.csv.partial"
+    out, partial = folder / "scores.csv", folder / "scores.csv.partial" / ".part-00000.partial"
     whole = mgs("--table", "pairs.csv", "--out", "whole.csv", "--batch-size", 3)
     assert whole.exit_code == 0
-    stream = Scorer.score_stream
+    stream = Scorer.score_inputs
 
-    def broken(self, pairs, **options):
-        for number, score in enumerate(stream(self, pairs, **options)):
+    def broken(self, *args, **options):
+        for number, score in enumerate(stream(self, *args, **options)):
             if number == 4:
                 raise KeyboardInterrupt
             yield score
 
-    monkeypatch.setattr(Scorer, "score_stream", broken)
+    monkeypatch.setattr(Scorer, "score_inputs", broken)
     interrupted = mgs("--table", "pairs.csv", "--out", out, "--batch-size", 3)
     assert "--resume continues from there" in interrupted.output
     assert not out.exists()
     with partial.open("a") as half:
         half.write('{"image": "4.png", "pro')  # as a kill leaves it
-    monkeypatch.setattr(Scorer, "score_stream", stream)
+    monkeypatch.setattr(Scorer, "score_inputs", stream)
     refused = mgs("--table", "pairs.csv", "--out", out)
     assert "continue it with --resume" in str(refused.exception)
     other = mgs("0.png", "--out", out, "--resume")
     assert "of another job" in str(other.exception)
     scored = []
-    monkeypatch.setattr(Scorer, "score_stream", lambda self, pairs, **o: stream(self, note(pairs, scored), **o))
+    monkeypatch.setattr(Scorer, "score_inputs", lambda self, x, *y, **o: stream(self, note(x, scored), *y, **o))
     done = mgs("--table", "pairs.csv", "--out", out, "--resume", "--batch-size", 3)
     assert done.exit_code == 0
-    assert [path.name for path, _ in scored] == [f"{i}.png" for i in range(4, 10)]
+    assert [item.image for item in scored] == [f"{i}.png" for i in range(4, 10)]
     ours, theirs = (pd.read_csv(folder / name) for name in ("scores.csv", "whole.csv"))
     pd.testing.assert_frame_equal(ours, theirs, atol=1e-5)
 
@@ -266,14 +269,14 @@ def note(pairs, scored):
         yield pair
 
 
-def test_a_job_on_other_images_of_the_same_names_is_another_job(folder):
+def test_a_job_on_other_images_of_the_same_names_is_another_job(folder, monkeypatch):
     (folder / "other").mkdir()
     for i in range(10):
         (folder / "other" / f"{i}.png").write_bytes((folder / "9.png").read_bytes())
-    scorer = Scorer.zero_shot("clip.safetensors")
-    wanted = items.read_items("pairs.csv", folder, None)
-    job = json.dumps({"job": jobs.fingerprint(wanted, scorer, None)})
-    (folder / "o.csv.partial").write_text(job + "\n")
+    monkeypatch.setattr("mgs.scoring.jobs.write_rows", lambda *args: 1 / 0)
+    assert isinstance(mgs("--table", "pairs.csv", "--out", "o.csv").exception, ZeroDivisionError)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
     refused = mgs("--table", "pairs.csv", "--images", "other", "--out", "o.csv", "--resume")
     assert "of another job" in str(refused.exception)
     assert mgs("--table", "pairs.csv", "--images", folder, "--out", "o.csv", "--resume").exit_code == 0
@@ -312,15 +315,19 @@ def test_blank_lines_from_stdin_are_no_rows(folder):
 
 def test_parquet_columns_have_one_type_whatever_they_hold(folder):
     pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    mgs("0.png", "--out", "a.parquet")
+    mgs("0.png", "--prompt-from", "none", "--out", "a.parquet")
     mgs("0.png", "--prompt", "x", "--out", "b.parquet")
     one, other = (pq.read_schema(folder / f"{name}.parquet").remove_metadata() for name in "ab")
     assert one.equals(other)
     assert str(one.field("overall").type) == "double"
 
 
-def test_a_job_killed_before_its_first_line_starts_again(folder):
-    (folder / "o.csv.partial").write_text('{"job": "half')
+def test_a_job_killed_before_its_first_line_starts_again(folder, monkeypatch):
+    monkeypatch.setattr(Scorer, "score_inputs", lambda *args, **options: 1 / 0)
+    assert isinstance(mgs("0.png", "--out", "o.csv").exception, ZeroDivisionError)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    (folder / "o.csv.partial" / ".part-00000.partial").write_text('{"mgs.sha')
     assert mgs("0.png", "--out", "o.csv", "--resume").exit_code == 0
     assert len(read((folder / "o.csv").read_text())) == 1
 
@@ -331,7 +338,7 @@ def test_a_killed_process_loses_nothing(folder):
     words = [sys.executable, "-m", "mgs", "score", "--table", "many.csv", "--out", "m.csv", *ZERO_SHOT]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
-    partial = folder / "m.csv.partial"
+    partial = folder / "m.csv.partial" / ".part-00000.partial"
     while process.poll() is None and (not partial.exists() or partial.read_bytes().count(b"\n") < 200):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -400,9 +407,11 @@ def test_scores_that_are_not_finite_are_failures_and_json_stays_json(folder, mon
     assert row["status"].startswith("error: quality, authenticity not finite")
 
 
-def test_an_address_is_told_to_be_one(folder):
-    for word in ("https://example.com/a.png", "https://example.com/a.png?size=[3]"):
-        assert "a URL; download it first" in mgs(word).stdout
+def test_an_address_that_gives_nothing_is_a_row(folder):
+    for word in ("http://127.0.0.1:1/a.png", "http://127.0.0.1:1/a.png?size=[3]"):
+        assert re.search(r"status +error: http://127\S+: cannot be read", mgs(word).stdout)
+    with pytest.raises(UserError, match="a URL; download it first"):
+        Scorer.zero_shot("clip.safetensors").score("https://example.com/a.png")
 
 
 def test_json_lines_keep_what_is_missing_as_null(folder):

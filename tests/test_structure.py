@@ -44,10 +44,12 @@ MAY_IMPORT = {
     "config_files": GROUND | {"methods"},
     "datasets": GROUND | {"images"},
     "engine": METHODS | {"datasets"},
+    "sources": GROUND | {"images", "datasets"},
+    "running": GROUND,
     "training": ENGINE,
-    "scoring": ENGINE | {"training"},
-    "recipes": ENGINE | {"training"},
-    "cli": ENGINE | {"recipes", "scoring", "training"},
+    "scoring": ENGINE | {"running", "sources", "training"},
+    "recipes": ENGINE | {"running", "training"},
+    "cli": ENGINE | {"recipes", "running", "scoring", "sources", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

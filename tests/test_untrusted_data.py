@@ -10,6 +10,7 @@ import unicodedata
 import zipfile
 import zlib
 from functools import partial
+from pathlib import Path
 
 import openpyxl
 import pytest
@@ -30,8 +31,8 @@ from mgs.recipes import test as testing
 from mgs.recipes import train as training
 from mgs.safe_text import original_cell, printable, safe_cell
 from mgs.scoring.draw_explanation import save_explanation
-from mgs.scoring.items import read_items
 from mgs.scoring.scorer import Scorer
+from mgs.sources.tables import TableOptions, TableReader
 
 
 def table_of(folder, *names, header="image,prompt,quality"):
@@ -52,6 +53,10 @@ def outside(tmp_path):
     return tmp_path
 
 
+def read_items(table, images=None):
+    return list(TableReader(str(table), TableOptions(images=images)))
+
+
 CLIMBING = ["../secret/c.png", "deep/../../secret/c.png", "link.png", "folder/c.png", "folder/../secret/c.png"]
 
 
@@ -59,7 +64,7 @@ CLIMBING = ["../secret/c.png", "deep/../../secret/c.png", "link.png", "folder/c.
 def test_an_image_path_that_leads_out_of_its_folder_is_refused_in_training_and_scoring(outside, name):
     name = name.format(absolute=outside / "secret/c.png")
     table = table_of(outside / "inside", "a.png", name)
-    for read in (lambda: read_table(table, DataConfig()), lambda: read_items(str(table), None, None)):
+    for read in (lambda: read_table(table, DataConfig()), lambda: read_items(table)):
         with pytest.raises(UserError, match=r"mos\.csv:3: .* leads out of .*inside; ") as caught:
             read()
         assert "\n" not in str(caught.value)
@@ -69,13 +74,13 @@ def test_an_image_path_that_leads_out_of_its_folder_is_refused_in_training_and_s
 def test_a_path_that_stays_inside_is_read(outside, name):
     table = table_of(outside / "inside", name)
     assert read_table(table, DataConfig())[0].image.exists()
-    assert read_items(str(table), None, None)[0].path.exists()
+    assert Path(read_items(table)[0].place).exists()
 
 
 def test_the_image_folder_itself_may_be_a_link(outside):
     (outside / "linked").symlink_to(outside / "secret")
     assert read_table(table_of(outside, "c.png"), DataConfig(root=str(outside / "linked")))
-    assert read_items(str(table_of(outside, "c.png")), outside / "linked", None)
+    assert read_items(table_of(outside, "c.png"), str(outside / "linked"))
 
 
 def test_a_name_with_control_characters_is_refused(outside):

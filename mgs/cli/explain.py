@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mgs.cli.scorer_options import CHECKPOINT_HELP, CLIP_HELP, STYLE_HELP, open_scorer
+from mgs.cli.scorer_options import CHECKPOINT_HELP, CLIP_HELP, STYLE_HELP, ScorerWords, open_scorer
 
 
 def explain(
@@ -22,11 +22,11 @@ def explain(
 ) -> None:
     """Show why an image gets its scores: levels, patches, and the prompt's fragments over the image."""
     from mgs.scoring.draw_explanation import save_explanation
-    from mgs.scoring.items import Item
-    from mgs.scoring.jobs import show_score
+    from mgs.scoring.wording import show_score
+    from mgs.sources.item import Item
 
-    scorer = open_scorer(checkpoint, settings or [], [image], zero_shot=zero_shot, clip=clip)
+    scorer = open_scorer(ScorerWords(checkpoint, tuple(settings or ()), zero_shot, clip), [image])
     explanation = scorer.explain(image, prompt, style=prompt_style)
     save_explanation(explanation, out)
-    print(show_score(Item(str(image), image, prompt), explanation.score, scorer))
+    print(show_score(Item(str(image), str(image), prompt), explanation.score, scorer.name))
     print(f"{'explained in':<16}{out}")

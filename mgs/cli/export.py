@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mgs.cli.scorer_options import CHECKPOINT_HELP, open_scorer
+from mgs.cli.scorer_options import CHECKPOINT_HELP, ScorerWords, open_scorer
 
 
 def export(
@@ -19,7 +19,7 @@ def export(
     """Export a checkpoint to ONNX, to score with onnxruntime alone."""
     from mgs.scoring.onnx.export import check_parity, export
 
-    scorer = open_scorer(checkpoint, ["device=cpu", "precision=fp32"], images or [])
+    scorer = open_scorer(ScorerWords(checkpoint, ("device=cpu", "precision=fp32")), images or [])
     export(scorer, folder)
     print(f"{folder}: exported {scorer.name}")
     if images:

@@ -41,7 +41,7 @@ def filter(
     from mgs.scoring.copying import copy_images, list_problems, plan_copies
     from mgs.scoring.filter_page import render_page
     from mgs.scoring.filtering import Choice, open_tables, parse_top
-    from mgs.scoring.jobs import check_output
+    from mgs.scoring.outputs import check_output
     from mgs.scoring.score_files import find_score_files, refuse_input_as_output
 
     choice = Choice(keep, None if top is None else parse_top(top), per, by)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,34 +26,58 @@ MAY_BE_SET = ("device", "precision")
 ACTIVATION = "model.activation"  # of the weights that --clip names
 
 
-def open_scorer(
-    checkpoint: Path | None,
-    settings: list[str],
-    images: Sequence[Path],
-    *,
-    zero_shot: bool = False,
-    clip: str | None = None,
-    method: str | None = None,
-) -> Scorer:
+@dataclass(frozen=True)
+class ScorerWords:
+    """The options that name a scorer. They can be pickled, so that other processes open the same one."""
+
+    checkpoint: Path | None = None
+    settings: tuple[str, ...] = ()
+    zero_shot: bool = False
+    clip: str | None = None
+    method: str | None = None
+
+    def on(self, device: str, precision: str | None = None) -> ScorerWords:
+        """The same scorer on another device, perhaps in another precision."""
+        told = {"device": device, "precision": precision or self.setting("precision") or "auto"}
+        others = [word for word in self.settings if word.partition("=")[0] not in told]
+        return replace(self, settings=(*others, *(f"{key}={value}" for key, value in told.items())))
+
+    def exactly(self, scorer: Scorer) -> ScorerWords:
+        """The words for a scorer that these words chose, whatever is trained meanwhile."""
+        file = scorer.source.file
+        return replace(self, checkpoint=file) if file else replace(self, zero_shot=True)
+
+    def setting(self, key: str) -> str:
+        """What is set for device or precision; "" where nothing is."""
+        return next((word.partition("=")[2] for word in self.settings if word.startswith(f"{key}=")), "")
+
+
+def open_on(device: str, words: ScorerWords) -> Scorer:
+    """The scorer of a process of its own, on its device."""
+    return open_scorer(words.on(device))
+
+
+def open_scorer(words: ScorerWords, images: Iterable[Path | None] = ()) -> Scorer:
     """The scorer that the options name; where they name none, `choose_checkpoint`'s, else a bare CLIP."""
     from mgs.backbones.table import load_backbone
     from mgs.config_files import load_elsewhere
     from mgs.machine import keep_freed_memory
     from mgs.scoring.scorer import Scorer
 
-    zero_shot = zero_shot or clip is not None or method is not None
+    checkpoint, clip, method = words.checkpoint, words.clip, words.method
+    zero_shot = words.zero_shot or clip is not None or method is not None
     if checkpoint and zero_shot:
         raise UserError("--zero-shot, --clip, --method: score without a checkpoint; leave out these, or --checkpoint")
     if method == "mgs":
         raise UserError("--method mgs: is what scores without --method; leave it out")
-    for word in settings:
+    for word in words.settings:
         key = word.partition("=")[0]
         allowed = key in MAY_BE_SET or (method and key.startswith("options.")) or (zero_shot and key == ACTIVATION)
         if not allowed:
             remedy = "all else comes from the checkpoint"
             raise UserError(f"--set {word}: only {' and '.join(MAY_BE_SET)} can be set here; {remedy}")
     keep_freed_memory()  # the process is our own
-    machine = load_elsewhere(method or "mgs", settings)
+    machine = load_elsewhere(method or "mgs", list(words.settings))
     runs = Path(machine.runs)
     path = None if zero_shot else checkpoint or choose_checkpoint(runs, images)
     if path:
@@ -78,10 +103,12 @@ def open_scorer(
     )
 
 
-def choose_checkpoint(runs: Path, images: Sequence[Path]) -> Path | None:
+def choose_checkpoint(runs: Path, images: Iterable[Path | None]) -> Path | None:
     """The newest checkpoint that was trained on real images; if all images are the demo's, the demo's is preferred."""
     from mgs.demo.write import is_drawing
     from mgs.training.find_checkpoint import newest_checkpoint
 
-    drawn = bool(images) and all(map(is_drawing, images))
+    places = iter(images)
+    first = next(places, None)
+    drawn = first is not None and is_drawing(first) and all(one is not None and is_drawing(one) for one in places)
     return (drawn and newest_checkpoint(runs, of_drawings=True)) or newest_checkpoint(runs)

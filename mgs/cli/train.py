@@ -14,6 +14,6 @@ OPTIONS: dict[str, Any] = {
 
 def train(context: typer.Context) -> None:
     """Train the datasets under data/, or the configs named; the demo where there is neither."""
-    from mgs.recipes.train import main
+    from mgs.recipes.train_by_tasks import main
 
     main(context.args)

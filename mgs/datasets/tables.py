@@ -7,9 +7,10 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import BinaryIO
 
 import openpyxl
 
@@ -22,6 +23,7 @@ SAID = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)  # Excel's first line whe
 QUOTED = re.compile(r'"[^"]*"?')
 MOST_UNPACKED = 1 << 30  # bytes of an .xlsx file's parts
 MOST_CELLS = 10_000_000
+HEAD = 1 << 16  # bytes in which a header ends
 README = "see data/README.md"  # the remedy that most errors about data end with
 
 Row = tuple[int, list[str]]  # its line in the file, counted from 1, and its cells
@@ -30,7 +32,8 @@ Row = tuple[int, list[str]]  # its line in the file, counted from 1, and its cel
 def read_rows(path: Path) -> list[Row]:
     """The rows of a CSV or of an .xlsx file's first sheet, all cells as text; blank rows are left out."""
     try:
-        rows = read_sheet(path) if path.suffix.lower() == ".xlsx" else read_csv(path)
+        with path.open("rb") as stream:
+            rows = read_sheet(stream, path) if path.suffix.lower() == ".xlsx" else list(iterate_csv(stream, path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {README}") from None
     except OSError as error:
@@ -43,39 +46,48 @@ def without_blank(rows: list[Row]) -> list[Row]:
     return [(line, cells) for line, cells in rows if any(map(str.strip, cells))]
 
 
-def read_csv(path: Path) -> list[Row]:
-    """Rows of a CSV; a row's number is that of its first line; cells may hold line breaks."""
-    return decode_csv(path.read_bytes(), path)
+def iterate_csv(stream: BinaryIO, path: Path | str) -> Iterator[Row]:
+    """Rows of a CSV, UTF-8 or UTF-16, one after the other, from a stream that can be sought in; `path` names it.
 
-
-def decode_csv(data: bytes, path: Path) -> list[Row]:
-    """Rows of a CSV from its bytes, UTF-8 or UTF-16; `path` is what errors name.
-
-    Columns are separated by commas, semicolons or tabs, whichever the first row has most of.
+    Columns are separated by commas, semicolons or tabs, whichever the first row has most of. A row's number is that of
+    its first line; cells may hold line breaks. Raises `UserError`.
     """
-    text = decode_text(data, path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=find_separator(text))
-    if SAID.match(text):
-        next(reader)
-    rows, line = [], reader.line_num + 1
+    start = stream.read(HEAD)
+    encoding = find_encoding(start)
+    head = start.decode(encoding, errors="replace")
+    stream.seek(0)
+    text = io.TextIOWrapper(stream, encoding, newline="")
+    reader = csv.reader(text, strict=True, delimiter=find_separator(head))
     try:
+        if SAID.match(head):
+            next(reader)
+        line = reader.line_num + 1
         for cells in reader:
-            rows.append((line, cells))
+            yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}:{line}: {error}; check the row's quotation marks") from None
-    return rows
-
-
-def decode_text(data: bytes, path: Path) -> str:
-    """A text file's content; UTF-16, which Excel calls Unicode text, is known by its mark."""
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+    except UnicodeDecodeError:
+        stream.seek(0)
+        line = next((n for n, bytes_ in enumerate(stream, 1) if not is_text(bytes_, encoding)), reader.line_num + 1)
         remedy = 'save it as "CSV UTF-8", which Excel offers under Save As'
         raise UserError(f"{path}:{line}: not UTF-8 text; {remedy}") from None
+    finally:
+        text.detach()  # whoever opened the stream closes it
+
+
+def find_encoding(start: bytes) -> str:
+    """A text file's encoding, by its first bytes; UTF-16, which Excel calls Unicode text, is known by its mark."""
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def is_text(line: bytes, encoding: str) -> bool:
+    """Whether a line, without those around it, can be decoded."""
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def find_separator(text: str) -> str:
@@ -92,13 +104,13 @@ def read_header(row: Row) -> list[str]:
     return [name.strip().casefold() for name in row[1]]
 
 
-def read_sheet(path: Path) -> list[Row]:
+def read_sheet(stream: BinaryIO, path: Path | str) -> list[Row]:
     """Rows of an .xlsx file's first sheet, cut or padded to the first row's width where only blanks are affected."""
     try:
-        with zipfile.ZipFile(path) as parts:  # a small file may unpack to one that fills the memory
+        with zipfile.ZipFile(stream) as parts:  # a small file may unpack to one that fills the memory
             if (unpacked := sum(part.file_size for part in parts.infolist())) > MOST_UNPACKED:
                 raise ValueError(f"unpacks to {unpacked / 1e9:.1f} GB")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
         sheet, rows, count = book.worksheets[0], [], 0
         sheet.reset_dimensions()  # what the file says about its size need not be true
         for row in sheet.iter_rows(values_only=True):
@@ -106,8 +118,6 @@ def read_sheet(path: Path) -> list[Row]:
                 raise ValueError(f"more than {MOST_CELLS:,} cells")
             rows.append(["" if c is None else str(c) for c in row])
         book.close()
-    except FileNotFoundError:
-        raise
     except Exception as error:  # zipfile, XML and openpyxl errors have no common base
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable .xlsx file ({reason}); download or save it again") from None

@@ -92,7 +92,7 @@ def content_ids(paths: Iterable[Path]) -> dict[Path, str]:
     return ids
 
 
-def decode_image(data: bytes, path: Path, fit: Fit = DEFAULT_FIT) -> Tensor:
+def decode_image(data: bytes, path: Path | str, fit: Fit = DEFAULT_FIT) -> Tensor:
     """What `read_image` returns, from a file's bytes; `path` is what errors name."""
     if (plugin := needed_plugin(data)) and not plugin.ready():
         raise BadImage(f"{path}: a {plugin.name} image, which needs a plugin of Pillow's; {plugin.remedy}")

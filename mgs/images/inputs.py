@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ from mgs.errors import UserError
 from mgs.images.cuts import Cuts, refuse_too_small
 from mgs.images.decode import BadImage, decode_image, open_image, read_bytes, to_tensor
 
-ImageInput: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
+ImageInput: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray | Tensor"
 Pair: TypeAlias = "tuple[ImageInput, str | None]"  # an image and its prompt
 PILLOW = threading.Lock()  # Pillow decodes when first asked, and one image may be given to several threads
 MGS_CUTS = Cuts()
@@ -27,13 +27,13 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 def load_image(image: ImageInput, cuts: Cuts = MGS_CUTS) -> tuple[Tensor, str]:
     """An image as uint8 RGB, (3, H, W), the shorter side as `cuts` say, and a remark, "" where there is nothing to say.
 
-    Paths and Pillow images may be of any size and mode that `images/decode.py` reads. Arrays are (H, W) or (H, W, C),
-    tensors (C, H, W), with 1, 3 or 4 channels, uint8 or floats on 0-1. Raises `BadImage`.
+    Paths, files' contents and Pillow images may be of any size and mode that `images/decode.py` reads. Arrays are
+    (H, W) or (H, W, C), tensors (C, H, W), with 1, 3 or 4 channels, uint8 or floats on 0-1. Raises `BadImage`.
     """
     if isinstance(image, (str, Path)):
-        path = Path(image)
-        picture = decode_image(data := read_bytes(path), path, cuts.fit)
-        return refuse_too_small(picture, cuts, path), describe_frames(data)
+        return load_content(read_bytes(Path(image)), Path(image), cuts)
+    if isinstance(image, bytes):
+        return load_content(image, "the image", cuts)
     if isinstance(image, Image.Image):
         with PILLOW:
             return refuse_too_small(to_tensor(image, "the image", cuts.fit), cuts, "the image"), ""
@@ -42,9 +42,14 @@ def load_image(image: ImageInput, cuts: Cuts = MGS_CUTS) -> tuple[Tensor, str]:
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)  # (C, H, W) -> (H, W, C)
     if not isinstance(image, np.ndarray):
-        raise BadImage(f"the image: a {type(image).__name__}; give a path, a Pillow image, an array or a tensor")
+        raise BadImage(f"the image: a {type(image).__name__}; give a path, bytes, a Pillow image, an array or a tensor")
     picture = to_tensor(Image.fromarray(to_bytes(image)), "the image", cuts.fit)
     return refuse_too_small(picture, cuts, "the image"), ""
+
+
+def load_content(data: bytes, name: Path | str, cuts: Cuts = MGS_CUTS) -> tuple[Tensor, str]:
+    """What `load_image` returns, from a file's content; `name` is what errors call it."""
+    return refuse_too_small(decode_image(data, name, cuts.fit), cuts, name), describe_frames(data)
 
 
 def to_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -69,10 +74,10 @@ def describe_frames(data: bytes) -> str:
     return ""
 
 
-def load_or_reason(image: ImageInput, cuts: Cuts = MGS_CUTS) -> tuple[Tensor | None, str]:
-    """The result of `load_image`; for a bad image, None and the reason."""
+def load_or_reason(load: Callable[[], tuple[Tensor, str]]) -> tuple[Tensor | None, str]:
+    """What `load` returns, such as `load_image`; for a bad image, None and the reason."""
     try:
-        return load_image(image, cuts)
+        return load()
     except BadImage as error:
         return None, str(error)
     except MemoryError:
@@ -90,7 +95,9 @@ def as_prompt(prompt: Any) -> str | None:
 
 def as_images(images: Sequence[ImageInput] | np.ndarray | Tensor) -> list[ImageInput]:
     """Several images as a list; an array or tensor is one with a batch axis. `ValueError` for a single image."""
-    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4):
+    if isinstance(images, (str, Path, bytes, Image.Image)) or (
+        isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4
+    ):
         raise ValueError("images: one image in place of a list; give a list")
     return list(images)
 

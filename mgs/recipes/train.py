@@ -1,7 +1,12 @@
-"""Train MGS: python train.py [CONFIG.yaml ...] [key=value ...]. Read it from top to bottom.
+"""Train MGS: python train.py [CONFIG.yaml ...] [key=value ...] [--devices 0,1 | --ray [ADDRESS]]
 
 With no config, every dataset found under data/ is trained, or the demo where there is none.
+
+--devices 0,1      train folds side by side, one on each of these GPUs; or cpu,cpu
+--ray [ADDRESS]    train folds on a Ray cluster: auto, or host:port; without an address, on a Ray of this machine alone
 """
+
+# Read it from top to bottom. The two options are train_by_tasks.py's, which hands each fold to a process like this.
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import copy
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +52,8 @@ from mgs.training.run_folder import lock_fold, open_run_folder, refuse_nested
 from mgs.training.saving import FoldSaver, announce_disk, keep_untrained
 from mgs.training.trainer import Trainer
 
+KEPT_AS_FINISHED = "finished already, kept; overwrite=true trains it again"
+
 
 def main(argv: Sequence[str]) -> None:
     """Train every config named in `argv`, or every dataset found."""
@@ -53,20 +61,26 @@ def main(argv: Sequence[str]) -> None:
         print(__doc__)
         return
     keep_freed_memory()
-    configs = [config for run in load_runs(argv) for config in run]
-    folders = [config.run_folder for config in configs]
-    if repeated := [one for one in folders if folders.count(one) > 1 or one.parent in folders]:
-        raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
+    configs = load_configs(argv)
     caches: dict[Cuts, ImageCache] = {}
     checked = [(config, *check_run(config, caches)) for config in configs]  # any mistake surfaces before any training
     for config, folds, images in checked:
         train_run(config, folds, images)
 
 
-def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold], ImageCache]:
+def load_configs(argv: Sequence[str]) -> list[Config]:
+    """The configs that a command line asks for, each of which trains into a folder of its own."""
+    configs = [config for run in load_runs(argv) for config in run]
+    folders = [config.run_folder for config in configs]
+    if repeated := [one for one in folders if folders.count(one) > 1 or one.parent in folders]:
+        raise UserError(f"{repeated[0]}: two of the configs would train into it; give each a name of its own")
+    return configs
+
+
+def check_run(config: Config, caches: dict[Cuts, ImageCache], *, at_once: int = 1) -> tuple[list[Fold], ImageCache]:
     """The folds to train, and their pictures, after a check of everything they need, the cheapest first.
 
-    `caches` are those of earlier configs, by the cuts of their methods.
+    `caches` are those of earlier configs, by the cuts of their methods; `at_once` folds may train side by side.
     """
     device = choose_device(config.device)
     refuse_nested(config.run_folder)
@@ -107,7 +121,7 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache]) -> tuple[list[Fold
         elif folders[fold.number] in kept:
             refuse_other_progress(kept[folders[fold.number]], config, fold)
     if unfinished := [fold for fold in folds if folders[fold.number] not in finished]:
-        tqdm.write(f"{config.run_folder}: {announce_disk(config, method, unfinished)}")
+        tqdm.write(f"{config.run_folder}: {announce_disk(config, method, unfinished, at_once)}")
     return folds, images
 
 
@@ -116,17 +130,23 @@ def are_published(data: DataConfig, folds: Sequence[Fold]) -> bool:
     return folds[0].protocol == "published" and not facts_of(data.dataset).own
 
 
-def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None:
+def begin_run(config: Config, folders: Sequence[Path], locks: ExitStack) -> None:
+    """Open a run's folder, with these folds locked until `locks` is left."""
+    with locked(config.run_folder / ".lock", str(config.run_folder), wait=True):
+        for folder in folders:
+            locks.enter_context(lock_fold(folder))
+        open_run_folder(config, folders)
+
+
+def train_run(config: Config, folds: Sequence[Fold], images: ImageCache, *, begun: bool = False) -> None:
     """Train one config's folds into its run folder; finished ones are kept, interrupted ones resumed.
 
-    Each fold is locked, so that other processes may train other folds of the run at the same time.
+    Each fold is locked, so that other processes may train other folds of the run at the same time. `begun` says that
+    what `overwrite` removes has been removed before.
     """
     folders = {fold.number: fold_folder(config.run_folder, fold.number) for fold in folds}
     with heed_signals(), ExitStack() as locks:  # between folds too, where Python may drop an exception
-        with locked(config.run_folder / ".lock", str(config.run_folder), wait=True):
-            for folder in folders.values():
-                locks.enter_context(lock_fold(folder))
-            open_run_folder(config, list(folders.values()))
+        begin_run(replace(config, overwrite=config.overwrite and not begun), list(folders.values()), locks)
         # read once; each fold trains a copy
         backbone = load_backbone(config.model.clip, activation=config.model.activation)
         for fold in folds:
@@ -135,7 +155,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache) -> None
             if (folder / FINISHED).exists():
                 refuse_other_fold(folder, fold.sha256)
                 (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that died when everything was done
-                tqdm.write(f"fold {fold.number}: finished already, kept; overwrite=true trains it again")
+                tqdm.write(f"fold {fold.number}: {KEPT_AS_FINISHED}")
                 continue
             if not (folder / PROGRESS).exists():
                 shutil.rmtree(folder, ignore_errors=True)  # an attempt that died before there was anything to keep

@@ -20,7 +20,7 @@ from mgs.files import whole_file
 from mgs.progress_bar import progress
 from mgs.scoring.conditions import check_expression
 from mgs.scoring.database import connect, explained, identifier, literal, query
-from mgs.scoring.jobs import write_rows
+from mgs.scoring.outputs import write_text
 from mgs.scoring.score import ERROR
 from mgs.scoring.score_files import ROW, TABLE, open_scores
 
@@ -219,4 +219,4 @@ class Tables:
                 yield from (dict(zip(self.columns, row, strict=True)) for row in block)
                 bar.update(len(block))
 
-        write_rows(rows(), path, self.out.suffix, self.columns)
+        write_text(rows(), path, self.out.suffix, self.columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mgs.engine.engine import Engine
 from mgs.engine.predict import EVAL_BATCH
 from mgs.errors import UserError
 from mgs.files import whole_file
+from mgs.images.cuts import Cuts
 from mgs.images.decode import BadImage
 from mgs.images.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, name_of
 from mgs.machine import Machine
@@ -30,7 +31,7 @@ from mgs.scoring.explanation import Explanation, explain_picture
 from mgs.scoring.loading import Source, open_bare, open_checkpoint
 from mgs.scoring.own_process import OwnProcess
 from mgs.scoring.score import Score, as_row, columns, raise_failure
-from mgs.scoring.streaming import Scored, score_pairs
+from mgs.scoring.streaming import Loaded, Scored, T, load_pair, score_all
 from mgs.scoring.wording import describe
 from mgs.training.checkpoint import CHECKPOINT
 from mgs.training.find_checkpoint import fetch_checkpoint
@@ -184,12 +185,19 @@ class Scorer(OwnProcess):
 
         Raises `UserError` at once for an impossible batch size or an unknown style.
         """
+        checked = ((image, as_prompt(prompt)) for image, prompt in pairs)
+        return (score for _, score in self.score_inputs(checked, load_pair, batch_size=batch_size, style=style))
+
+    def score_inputs(
+        self, inputs: Iterable[T], load: Callable[[T, Cuts], Loaded], *, batch_size: int | None, style: str | None
+    ) -> Iterator[tuple[Any, Score]]:
+        """The scores of what `load` makes of inputs, each after its `Loaded.item`; see `score_stream`."""
         self.refuse_fork()
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise UserError(f"batch_size={batch_size}: give 1 or more")
         size = batch_size or EVAL_BATCH[self.engine.machine.device.type]
-        found = score_pairs(self.batcher, iter(pairs), size, self.check_style(style))
-        return (self.describe(one) for one in found)
+        found = score_all(self.batcher, iter(inputs), load, size, self.check_style(style))
+        return ((one.item, self.describe(one)) for one in found)
 
     def check_style(self, style: str | None) -> str:
         """The style that prompts are read in; an unknown name is a `UserError`."""

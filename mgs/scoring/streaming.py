@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from mgs.dimensions import Prompt
 from mgs.engine.batcher import Batcher, Found
-from mgs.images.inputs import Pair, as_prompt, load_or_reason
+from mgs.images.cuts import Cuts
+from mgs.images.inputs import Pair, load_image, load_or_reason
 
-Loaded: TypeAlias = "list[tuple[Tensor | None, str]]"  # images with remarks; None with the reason where unreadable
-Running: TypeAlias = "tuple[Loaded, list[str | None], Future[list[Found]]]"
-DECODERS = 4  # threads
+T = TypeVar("T")
+Running: TypeAlias = "tuple[list[Loaded], Future[list[Found]]]"
+DECODERS = min(max(os.cpu_count() or 1, 4), 16)  # threads; more than cores, since files take time to arrive
 ON_THE_WAY = {"cuda": 2, "cpu": 1}  # batches submitted at once; a GPU gets the next before the last one is read
+
+
+class Loaded(NamedTuple):
+    """One image, ready to be scored, with its prompt."""
+
+    prompt: str | None
+    picture: Tensor | None  # uint8, (3, H, W); None where it could not be read
+    remark: str  # on the image; if it could not be read, the reason
+    item: Any = None  # what the caller wants back with the score
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,21 @@ class Scored:
     read: bool  # whether there was an image to score
     remark: str  # on the image; if it could not be read, the reason
     found: Found = None  # its scores; None where memory doesn't hold it
+    item: Any = None  # what came with it
 
 
-def score_pairs(batcher: Batcher, pairs: Iterator[Pair], size: int, style: str) -> Iterator[Scored]:
-    """The scores of images with their prompts, in order, at most `size` at once.
+def load_pair(pair: Pair, cuts: Cuts) -> Loaded:
+    """An image and its prompt, ready to be scored."""
+    image, prompt = pair
+    return Loaded(prompt, *load_or_reason(partial(load_image, image, cuts)))
 
-    While a batch is scored, the next one is decoded; on a GPU the next one after that. No more are taken from `pairs`.
+
+def score_all(
+    batcher: Batcher, inputs: Iterator[T], load: Callable[[T, Cuts], Loaded], size: int, style: str
+) -> Iterator[Scored]:
+    """The scores of what `load` makes of inputs, in several threads; in order, at most `size` at once.
+
+    While a batch is scored, the next one is loaded; on a GPU the next one after that. No more are taken from `inputs`.
     What was taken before an error is scored first.
     """
     running: deque[Running] = deque()
@@ -44,35 +64,33 @@ def score_pairs(batcher: Batcher, pairs: Iterator[Pair], size: int, style: str) 
         with ThreadPoolExecutor(DECODERS) as pool:
             while failed is None:
                 try:
-                    taken = itertools.islice(pairs, min(size, batcher.fits))
-                    batch = [(image, as_prompt(prompt)) for image, prompt in taken]
-                except Exception as error:  # of whoever gives the pairs
+                    taken = list(itertools.islice(inputs, min(size, batcher.fits)))
+                except Exception as error:  # of whoever gives the inputs
                     failed = error
                     continue
-                if not batch:
+                if not taken:
                     break
-                loading = pool.map(partial(load_or_reason, cuts=batcher.engine.cuts), [image for image, _ in batch])
+                loading = pool.map(lambda one: load(one, batcher.engine.cuts), taken)
                 if len(running) == most:
                     yield from gather(*running[0])
                     running.popleft()
-                loaded, prompts = list(loading), [prompt for _, prompt in batch]
-                whole = [(picture, i) for i, (picture, _) in enumerate(loaded) if picture is not None]
-                texts = [Prompt(prompts[i] or "", style) for _, i in whole]
-                pictures = [picture for picture, _ in whole]
-                running.append((loaded, prompts, batcher.submit(pictures, texts, most=size, caller=caller)))
+                loaded = list(loading)
+                whole = [(one.picture, Prompt(one.prompt or "", style)) for one in loaded if one.picture is not None]
+                pictures, texts = [picture for picture, _ in whole], [text for _, text in whole]
+                running.append((loaded, batcher.submit(pictures, texts, most=size, caller=caller)))
             while running:
                 yield from gather(*running[0])
                 running.popleft()
         if failed:
             raise failed
     finally:  # whoever asked may have gone
-        for _, _, answer in running:
+        for _, answer in running:
             answer.cancel()
 
 
-def gather(loaded: Loaded, prompts: list[str | None], answer: Future[list[Found]]) -> Iterator[Scored]:
+def gather(loaded: list[Loaded], answer: Future[list[Found]]) -> Iterator[Scored]:
     """What became of a batch's images; waits for their scores."""
     scores = iter(answer.result())
-    for (picture, remark), prompt in zip(loaded, prompts, strict=True):
-        read = picture is not None
-        yield Scored(prompt, read, remark, next(scores) if read else None)
+    for one in loaded:
+        read = one.picture is not None
+        yield Scored(one.prompt, read, one.remark, next(scores) if read else None, one.item)

@@ -11,8 +11,10 @@ from typing import Any
 from mgs.dimensions import DIMENSIONS, Prompt
 from mgs.methods.method import Method, find_truncated
 from mgs.methods.templates import AUTHENTICITY_WORDS, LEVELS, QUALITY_WORDS
+from mgs.safe_text import one_line, printable
 from mgs.scoring.score import OK, Score, failure
 from mgs.scoring.streaming import Scored
+from mgs.sources.item import Item
 
 UNTRAINED = "zero-shot, never trained on MOS"
 GREEK_SIGNS = 2  # up to this many Greek letters are signs in a Latin prompt
@@ -48,6 +50,25 @@ def describe(found: Scored, method: Method, scored: Sequence[str], remarks: str)
     said = "; ".join(filter(None, [found.remark, *remarks_on_prompt(found.prompt, method), remarks]))
     labels = {name: words[int(found.found[name])] for name, words in method.labels.items()}
     return Score(**{d: told.get(d) for d in DIMENSIONS}, status=f"{OK}: {said}" if said else OK, labels=labels)
+
+
+def show_score(item: Item, score: Score, scored_by: str) -> str:
+    """One image's scores for people to read: a line per score, with the word that stands for that level."""
+    lines = [f"{'image':<16}{printable(item.image)}", f"{'prompt':<16}{printable(one_line(item.prompt or '-'))}"]
+    if item.origin and item.text != item.prompt:
+        lines.append(f"{'prompt read':<16}{printable(one_line(item.text or '-'))}")
+    score = told_origin(item, score)
+    for dimension in DIMENSIONS:
+        value = getattr(score, dimension)
+        if value is not None:
+            lines.append(f"{dimension:<16}{value:.2f}  {level_word(dimension, value)}")
+    lines += [f"{name:<16}{word}" for name, word in score.labels.items()]
+    return "\n".join([*lines, f"{'status':<16}{score.status}", f"{'scored by':<16}{printable(scored_by)}"])
+
+
+def told_origin(item: Item, score: Score) -> Score:
+    """The score with a remark on where the prompt is from."""
+    return score.with_remark(f"prompt from {item.origin.place}") if item.origin else score
 
 
 def level_word(dimension: str, value: float) -> str:

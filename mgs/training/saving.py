@@ -201,15 +201,17 @@ def read_seconds(folder: Path) -> float | None:
         return None
 
 
-def announce_disk(config: Config, model: Method, folds: Sequence[Fold]) -> str:
+def announce_disk(config: Config, model: Method, folds: Sequence[Fold], at_once: int = 1) -> str:
     """How much disk these folds will take, in a line; `UserError` where there is less.
 
-    Each fold leaves a checkpoint. The fold in training also has `last.pt`, and a second one while that is replaced.
+    Each fold leaves a checkpoint. A fold in training also has `last.pt`, and a second one while that is replaced;
+    `at_once` folds train side by side.
     """
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     kept = sum(tensor.nbytes for tensor in checkpoint_tensors(model).values())
     last = 3 * trained  # weights, and AdamW's two moments
-    needed, free = len(folds) * kept + 2 * last + kept, free_disk(config.run_folder)
+    needed = len(folds) * kept + min(at_once, len(folds)) * (2 * last + kept)
+    free = free_disk(config.run_folder)
     free += sum(folder_bytes(fold_folder(config.run_folder, fold.number)) for fold in folds)  # which is overwritten
     text = f"disk: {needed / GB:.2f} GB at most ({kept / GB:.2f} GB a fold stay), {free / GB:.1f} GB free"
     if needed > free:

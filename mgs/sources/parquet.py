@@ -1,0 +1,166 @@
+"""Images in Parquet and Arrow files: their bytes, Hugging Face's `{bytes, path}`, or paths; read in spans of rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mgs.errors import UserError
+from mgs.sources.columns import Columns, choose_columns
+from mgs.sources.item import Item, absolute, hash_of, shard_size
+from mgs.sources.places import Root, open_place, parent_of, reason_of, stamp
+from mgs.sources.tables import TableOptions, as_cell, part_folder, refuse_two_prompts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+AT_ONCE = 64  # rows with images' bytes in memory
+ARROW = (".arrow",)
+
+
+@dataclass(frozen=True)
+class ParquetShard:
+    """A span of a file's rows."""
+
+    file: str
+    stamp: str  # of its content, when the source was found
+    columns: Columns
+    options: TableOptions
+    start: int
+    rows: int
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        return self.rows * len(self.columns.images)
+
+    @property
+    def wants_prompts(self) -> bool:
+        """Whether the file has no prompts, nor the user."""
+        return self.columns.prompt is None and self.options.prompt is None
+
+    def fingerprint(self) -> str:
+        """A hash of the file's name, size and time, the span, and what is read of it."""
+        facts = (*self.columns.all(), self.options.prompt, self.options.images)
+        return hash_of(absolute(self.file), self.stamp, self.start, self.rows, *facts)
+
+    def items(self) -> Iterator[Item]:
+        """The images of the rows."""
+        root = Root(self.options.images or parent_of(self.file))
+        number = self.start
+        with reading(self.file) as file:
+            for batch in batches(file, self.start, self.rows, self.columns.all()):
+                batch.validate(full=True)  # a damaged file may point beyond its end
+                for record in batch.to_pylist():
+                    yield from self.items_of(record, root, number)
+                    number += 1
+
+    def items_of(self, record: Mapping[str, Any], root: Root, number: int) -> Iterator[Item]:
+        """A row's images; `number` counts rows from 0."""
+        where = f"{self.file}, row {number}"
+        prompt = self.options.prompt
+        if self.columns.prompt:
+            prompt = as_cell(record[self.columns.prompt], f"{where}: {self.columns.prompt}")
+        names = self.columns.names or ("",) * len(self.columns.images)
+        for column, key in zip(self.columns.images, names, strict=True):
+            value = record[column]
+            data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+            if isinstance(data, str):  # a path rather than bytes
+                data, path = None, data
+            name = str(path or (record[key] if key else None) or f"{self.file}:{number}:{column}")
+            if data is not None:
+                yield Item(name, "", prompt, data)
+            elif path:
+                name = (part_folder(record[self.columns.folder], where) if self.columns.folder else "") + path.strip()
+                name = name.replace("\\", "/")
+                yield Item(name, root.place(name, where), prompt)
+            else:
+                yield Item(name, "", prompt, problem=f"no image in row {number} of {self.file}")
+
+
+def read_parquet(file: str, options: TableOptions) -> Iterator[ParquetShard]:
+    """A file's spans of rows, which end where its row groups do if those are not too long. Raises `UserError`."""
+    with reading(file) as opened:
+        columns = choose_columns(opened.names, options.columns, file)
+        lengths = opened.lengths
+    refuse_two_prompts(columns, options, file)
+    span = partial(ParquetShard, file, stamp(file), columns, options)
+    size = shard_size(sum(lengths))
+    start = rows = 0
+    for length in lengths:
+        rows += length
+        while rows >= 2 * size:  # of one long row group
+            yield span(start, size)
+            start, rows = start + size, rows - size
+        if rows >= size:
+            yield span(start, rows)
+            start, rows = start + rows, 0
+    if rows:
+        yield span(start, rows)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file with columns, and the lengths of the groups that its rows are stored in."""
+
+    names: list[str]
+    lengths: list[int]
+    parquet: Any = None  # pyarrow's file; None for Arrow's streams
+    arrow: Any = None  # pyarrow's reader of a stream or file
+
+
+@contextlib.contextmanager
+def reading(file: str) -> Iterator[Opened]:
+    """An open Parquet or Arrow file. Raises `UserError`, also for damage that is met while rows are read."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError(f"{file}: Parquet needs pyarrow: run pip install pyarrow") from None
+    with open_place(file) as stream:
+        try:
+            if file.lower().endswith(ARROW):
+                table = open_arrow(pa, stream)
+                yield Opened(table.schema.names, [table.num_rows], arrow=table)
+            else:
+                opened = pq.ParquetFile(stream)
+                groups = range(opened.metadata.num_row_groups)
+                lengths = [opened.metadata.row_group(i).num_rows for i in groups]
+                yield Opened(opened.schema_arrow.names, lengths, parquet=opened)
+        except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:  # all of them of damage, too
+            raise UserError(f"{file}: {reason_of(error)}; download or write it again") from None
+
+
+def open_arrow(pa: Any, stream: Any) -> Any:
+    """The table of an Arrow file or stream, as `datasets.save_to_disk` writes it."""
+    try:
+        return pa.ipc.open_stream(stream).read_all()
+    except pa.ArrowInvalid:
+        stream.seek(0)
+        return pa.ipc.open_file(stream).read_all()
+
+
+def batches(opened: Opened, start: int, rows: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """A span of rows, a few at a time, of these columns."""
+    if opened.parquet is None:
+        yield from opened.arrow.select(columns).slice(start, rows).to_batches(AT_ONCE)
+        return
+    groups = list[int]()
+    first = end = 0  # the row groups that hold the span, and the number of their first row
+    for i, length in enumerate(opened.lengths):
+        if end < start + rows and end + length > start:
+            first = first if groups else end
+            groups.append(i)
+        end += length
+    skip = start - first
+    for batch in opened.parquet.iter_batches(AT_ONCE, row_groups=groups, columns=columns):
+        part = batch.slice(skip, rows)
+        skip = max(skip - batch.num_rows, 0)
+        rows -= part.num_rows
+        if part.num_rows:
+            yield part
+        if not rows:
+            return
