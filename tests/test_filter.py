@@ -185,7 +185,7 @@ def test_one_line_says_what_was_kept_and_by_what(here):
 def test_a_folder_gives_its_finished_parts_in_order_with_the_columns_of_all(here):
     labelled = [*NAMES[:6], "Word", "status"]
     write(here / "job/part-00002.parquet", [make_row("c", 3.0, Word="good")], labelled)
-    write(here / "job/part-00010.parquet", [make_row("b", 3.0)])
+    write(here / "job/part-100000.parquet", [make_row("b", 3.0)])
     write(here / "job/part-00001.parquet", [make_row("a", 3.0, "p")])
     for name in ("job.json", ".part-00003.parquet", ".unfinished.part-00004.parquet", "kept.parquet"):
         (here / "job" / name).write_text("no table")
@@ -357,15 +357,25 @@ def test_kept_images_are_copied_under_names_that_tell_them_apart(here):
 def test_what_cannot_be_copied_is_counted(here):
     make_images(here, "a.png")
     (here / "key.png").write_text("-----BEGIN PRIVATE KEY-----")
-    names = ["a.png", "gone.png", "s/shard-1.tar/7.jpg", "s.tar.gz:8.jpg", "data.parquet#9", "key.png", ""]
+    names = [
+        "a.png",
+        "gone.png",
+        "s/shard-1.tar/7.jpg",
+        "s.tar.gz:8.jpg",
+        "data.parquet#9",
+        "s.zip/1.png",
+        "https://a.b/c.png",
+        "key.png",
+        "",
+    ]
     write(here / "t.jsonl", [make_row(name, 3.0) for name in names])
     done = mgs("t.jsonl", "--keep", "true", "--out", "k.csv", "--copy", "good")
     assert done.exit_code == 1
     assert done.stdout.endswith("\ngood: 1 image copied\n")
     assert done.stderr.splitlines() == [
         "good: not copied, since missing: 2, such as gone.png, ; --images says where relative paths begin",
-        "good: not copied, since inside tars or Parquet files: 3, such as s/shard-1.tar/7.jpg, s.tar.gz:8.jpg, "
-        "data.parquet#9; unpack them",
+        "good: not copied, since inside archives or tables, or at URLs: 5, such as s/shard-1.tar/7.jpg, "
+        "s.tar.gz:8.jpg, data.parquet#9; unpack or download them",
         f"good: not copied, since not readable as images: 1, such as {here / 'key.png'}; look at the files",
     ]
     assert [path.name for path in (here / "good").iterdir()] == ["a.png"]

@@ -68,5 +68,5 @@ def filter(
         print(f"{copy}: {copied:,} image{'s' * (copied != 1)} copied")
         for line in list_problems(copies, refused, copy):
             print(line, file=sys.stderr)
-        if copied < len(copies.targets) or copies.missing or copies.archived:
+        if copied < len(copies.targets) or copies.missing or copies.elsewhere:
             raise typer.Exit(1)

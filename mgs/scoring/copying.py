@@ -13,12 +13,12 @@ from pathlib import Path
 
 from mgs.errors import UserError
 from mgs.files import whole_file
-from mgs.images.decode import BadImage, open_image, read_bytes
+from mgs.images.decode import BadImage, is_url, open_image, read_bytes
 from mgs.images.plugins import needed_plugin
 from mgs.progress_bar import progress
 from mgs.safe_text import printable
 
-INSIDE = re.compile(r"\.(tar(\.\w+)?|tgz|parquet)[^\w.]", re.IGNORECASE)  # in the name of an image in an archive
+INSIDE = re.compile(r"\.(tar(\.\w+)?|tgz|zip|parquet|arrow)[^\w.]", re.IGNORECASE)  # in an image's name
 NAMED = 3  # of many images
 
 
@@ -28,7 +28,7 @@ class Copies:
 
     targets: dict[Path, Path]  # by source
     missing: list[str]
-    archived: list[str]  # inside tars and Parquet
+    elsewhere: list[str]  # inside archives and tables, or at URLs
 
 
 def plan_copies(names: Iterable[str], images: Path, folder: Path) -> Copies:
@@ -38,13 +38,13 @@ def plan_copies(names: Iterable[str], images: Path, folder: Path) -> Copies:
     """
     sources: dict[Path, None] = {}  # an ordered set
     missing: list[str] = []
-    archived: list[str] = []
+    elsewhere: list[str] = []
     for name in progress(dict.fromkeys(names), desc="looking for images", unit="image", delay=2, leave=False):
         path = Path(os.path.abspath(images / name))
         if path.is_file():
             sources[path] = None
         else:
-            (archived if INSIDE.search(name) else missing).append(name)
+            (elsewhere if INSIDE.search(name) or is_url(name) else missing).append(name)
     targets = {path: folder / end for path, end in shortest_ends(list(sources)).items()}
     taken = set(targets.values())
     bar = progress(targets.items(), desc="comparing", unit="image", delay=2, leave=False)
@@ -57,7 +57,7 @@ def plan_copies(names: Iterable[str], images: Path, folder: Path) -> Copies:
         first = in_the_way[0].relative_to(folder)
         what = f"other content is there under {len(in_the_way):,} of the images' names, such as {first}"
         raise UserError(f"--copy {folder}: {what}; name another folder")
-    return Copies(targets, missing, archived)
+    return Copies(targets, missing, elsewhere)
 
 
 def shortest_ends(paths: Sequence[Path]) -> dict[Path, Path]:
@@ -109,7 +109,7 @@ def list_problems(copies: Copies, refused: Sequence[str], folder: Path) -> list[
     """A line for each reason why images were not copied."""
     reasons = (
         (copies.missing, "missing", "--images says where relative paths begin"),
-        (copies.archived, "inside tars or Parquet files", "unpack them"),
+        (copies.elsewhere, "inside archives or tables, or at URLs", "unpack or download them"),
         (refused, "not readable as images", "look at the files"),
     )
     return [
