@@ -99,9 +99,8 @@ def find_score_files(words: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for word in words:
         if word.is_dir():
-            parts = sorted(
-                word.glob(PARTS), key=lambda part: (len(part.name), part.name)
-            )  # the name of an unfinished one begins with a dot
+            # the name of an unfinished one begins with a dot; numbers may outgrow their zeros
+            parts = sorted(word.glob(PARTS), key=lambda part: (len(part.name), part.name))
             if not parts:
                 raise UserError(f"{word}: no {PARTS} in this folder; name a folder or a file that mgs score wrote")
             found += parts
