@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from mgs.cli import app
 from mgs.errors import UserError
-from mgs.scoring import copying
-from mgs.scoring.filter_page import make_bars
-from mgs.scoring.filtering import Choice, Spread, open_tables, parse_top
+from mgs.filtering.choose import Choice, Spread, open_tables, parse_top
+from mgs.filtering.copy_images import shortest_ends
+from mgs.filtering.page import make_bars
 from mgs.scoring.outputs import write_rows
 from mgs.scoring.score import columns
 
@@ -396,7 +396,7 @@ def test_a_file_with_other_content_is_never_overwritten(here):
 
 @given(st.lists(st.tuples(*[st.sampled_from(["a", "b", "A"])] * 3).map("/".join), unique=True, max_size=8))
 def test_short_names_are_unique(paths):
-    ends = copying.shortest_ends([Path("/", path) for path in paths])
+    ends = shortest_ends([Path("/", path) for path in paths])
     assert len(set(ends.values())) == len(paths)
     for path, end in ends.items():
         assert str(path).endswith(f"/{end}")

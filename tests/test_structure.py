@@ -48,8 +48,9 @@ MAY_IMPORT = {
     "running": GROUND,
     "training": ENGINE,
     "scoring": ENGINE | {"running", "sources", "training"},
+    "filtering": GROUND | {"datasets", "images", "scoring"},
     "recipes": ENGINE | {"running", "training"},
-    "cli": ENGINE | {"recipes", "running", "scoring", "sources", "training"},
+    "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "sources", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

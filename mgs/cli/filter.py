@@ -38,11 +38,11 @@ def filter(
     if not importlib.util.find_spec("duckdb"):
         raise UserError("filter: needs duckdb; run pip install duckdb")
     from mgs.files import whole_file
-    from mgs.scoring.copying import copy_images, list_problems, plan_copies
-    from mgs.scoring.filter_page import render_page
-    from mgs.scoring.filtering import Choice, open_tables, parse_top
+    from mgs.filtering.choose import Choice, open_tables, parse_top
+    from mgs.filtering.copy_images import copy_images, list_problems, plan_copies
+    from mgs.filtering.page import render_page
+    from mgs.filtering.score_files import find_score_files, refuse_input_as_output
     from mgs.scoring.outputs import check_output
-    from mgs.scoring.score_files import find_score_files, refuse_input_as_output
 
     choice = Choice(keep, None if top is None else parse_top(top), per, by)
     files = find_score_files(scores)

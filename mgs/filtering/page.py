@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mgs.filtering.choose import BIN, Filtered, Spread
 from mgs.safe_text import html_template
-from mgs.scoring.filtering import BIN, Filtered, Spread
 
 STEPS = (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000)  # widths of bars, in bins
 MOST_BARS = 30
@@ -79,5 +79,5 @@ def render_page(title: str, filtered: Filtered, tables: Iterable[Path], asked: M
     ]
     drawings = {name: draw(spread, filtered.after[name]) for name, spread in filtered.before.items() if spread.count}
     facts = {"tables": ", ".join(map(str, tables)), **{option: text for option, text in asked.items() if text}}
-    template = html_template("mgs.scoring", "filter_page.html.j2")
+    template = html_template("mgs.filtering", "page.html.j2")
     return template.render(title=title, rows=rows, facts=facts, drawings=drawings, remarks=filtered.remarks)

@@ -17,12 +17,12 @@ from tqdm import tqdm
 from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 from mgs.files import whole_file
+from mgs.filtering.conditions import check_expression
+from mgs.filtering.database import connect, explained, identifier, literal, query
+from mgs.filtering.score_files import ROW, TABLE, open_scores
 from mgs.progress_bar import progress
-from mgs.scoring.conditions import check_expression
-from mgs.scoring.database import connect, explained, identifier, literal, query
 from mgs.scoring.outputs import write_text
 from mgs.scoring.score import ERROR
-from mgs.scoring.score_files import ROW, TABLE, open_scores
 
 BIN = 0.01  # the width of a histogram's finest bins
 FARTHEST = 100  # scores beyond it, on a scale of 0-5, are counted with those at it

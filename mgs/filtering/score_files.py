@@ -15,8 +15,8 @@ import duckdb
 from mgs.datasets.tables import name_columns
 from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
+from mgs.filtering.database import exact_pattern, identifier, literal
 from mgs.safe_text import QUOTED_FORMULA
-from mgs.scoring.database import exact_pattern, identifier, literal
 
 PARTS = "part-*.parquet"  # those files of a folder that are scores
 TABLE = "scores"

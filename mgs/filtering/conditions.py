@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from mgs.errors import UserError
-from mgs.scoring.score_files import TABLE
+from mgs.filtering.score_files import TABLE
 
 KINDS = {  # of expressions, by DuckDB's names
     *("COLUMN_REF", "VALUE_CONSTANT", "TYPE", "OPERATOR_CAST", "CASE_EXPR", "FUNCTION"),

@@ -1,0 +1,1 @@
+"""Keep the best of the images that were scored; DuckDB reads, chooses and orders."""
