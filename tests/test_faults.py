@@ -123,7 +123,7 @@ def check_whole(case):
         json.loads(path.read_text())
 
 
-USUAL = (errno.ENOSPC, KILL)  # the others take long, and users meet them rarely
+USUAL = (KILL,)  # the others take long, and users meet them rarely
 HOW = [
     pytest.param(how, marks=[] if how in USUAL else pytest.mark.slow, id=name(how))
     for how in sorted({how for ways in FAULTS.values() for how in ways})

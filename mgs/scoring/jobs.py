@@ -33,6 +33,7 @@ from mgs.scoring.shards import (
     table_columns,
 )
 from mgs.sources.find import Source
+from mgs.sources.places import is_remote
 
 Run = Callable[[ScoreWork, Iterable[ScoreShard]], Iterator[Outcome]]
 JOB = "job.json"
@@ -49,6 +50,8 @@ class Place:
     @classmethod
     def of(cls, out: str) -> Place:
         """A folder where the name ends in a slash, has no suffix, or is one's; otherwise a file. Raises `UserError`."""
+        if is_remote(out):
+            raise UserError(f"{out}: outputs are files of this machine; name one, and copy it there afterwards")
         path = Path(out)
         is_folder = out.endswith("/") or not path.suffix or (path.is_dir() and path.suffix not in SUFFIXES)
         check_output(path, folder=is_folder)
