@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -84,9 +85,9 @@ def flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the unfinished files that killed processes left; no process may be writing in the folder now."""
-    for path in folder.glob(f"{UNFINISHED}*"):
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Remove the unfinished files that killed processes left, or those of one file; none may be writing now."""
+    for path in folder.glob(f"{UNFINISHED}{glob.escape(name)}.*" if name else f"{UNFINISHED}*"):
         path.unlink(missing_ok=True)
 
 

@@ -207,6 +207,28 @@ def test_rows_without_an_image_are_told(pictures):
         second.read()
 
 
+def test_parquet_columns_of_other_kinds_are_refused_and_bad_rows_are_rows(pictures):
+    for column in ([1, 2], [[1, 2], [3]], [{"x": 1}] * 2):
+        pq.write_table(pa.table({"image": column}), "a.parquet")
+        with pytest.raises(UserError, match=r"a\.parquet: column 'image' has .*, not bytes"):
+            found("a.parquet")
+    pq.write_table(pa.table({"image": ["001.png"], "prompt": [[1]]}), "a.parquet")
+    with pytest.raises(UserError, match=r"column 'prompt' has list<.*>, not text"):
+        found("a.parquet")
+    pq.write_table(pa.table({"image": ["001.png", "../x.png"]}), pictures / "b.parquet")
+    assert [bool(item.problem) for item in found("pictures/b.parquet")] == [False, True]
+
+
+def test_json_columns_are_those_of_all_records(pictures):
+    lines = ['{"image": "001.png"}', '{"image": "002.png", "prompt": "late"}', '{"image": "003.png", "prompt": NaN}']
+    write_text(pictures / "a.jsonl", "\n".join(lines))
+    assert [item.prompt for item in found("pictures/a.jsonl")] == ["", "late", ""]
+    for line, told in (('{"image": []}', "blank image"), ('{"image": "x", "Image": "y"}', "differ in case alone")):
+        write_text(pictures / "a.jsonl", line)
+        with pytest.raises(UserError, match=told):
+            found("pictures/a.jsonl")
+
+
 @pytest.mark.parametrize("groups", [1, 7, 300, 1100, 5000])
 def test_spans_of_a_long_file_cover_it_once_whatever_its_row_groups(tmp_path, groups):
     names = [f"{i:05}.png" for i in range(2600)]
@@ -294,7 +316,7 @@ def test_a_damaged_tar_gives_what_is_before_the_damage_and_a_row_that_says_so(pi
         *images, last = found("b.tar")
         assert [item.image for item in images] == ["b.tar/001.png", "b.tar/002.png"], kind
         assert images[1].prompt == PROMPTS["002.png"]
-        with pytest.raises(BadImage, match=r"b\.tar: damaged \(.*\) behind the images listed before"):
+        with pytest.raises(BadImage, match=r"b\.tar: damaged \(.*\); images before the damage are scored"):
             last.read()
     Path("b.tar").write_bytes(gzip.compress(whole)[:-200])
     assert found("b.tar")[-1].problem
@@ -302,7 +324,36 @@ def test_a_damaged_tar_gives_what_is_before_the_damage_and_a_row_that_says_so(pi
     assert [bool(item.problem) for item in found("b.tar")] == [True]
 
 
-def test_diffusiondb_as_folder_as_zip_and_by_its_table(pictures):
+def test_a_name_that_comes_again_begins_another_sample(pictures):
+    data = list(content(pictures).values())
+    with tarfile.open("a.tar", "w") as tar:
+        for i in range(2):
+            add(tar, "0.png", data[i])
+            add(tar, "0.txt", f"number {i}".encode())
+    items = found("a.tar")
+    assert [(item.read(), item.prompt) for item in items] == [(data[0], "number 0"), (data[1], "number 1")]
+
+
+def test_what_cannot_be_read_of_an_archive_is_a_row_or_told(pictures, capsys):
+    data = (pictures / "001.png").read_bytes()
+    with tarfile.open("a.tar", "w") as tar:
+        add(tar, "0.png", data)
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.png"
+        tar.addfile(link)
+        add(tar, "texts/0.txt", b"lost")
+    first, second = found("a.tar")
+    assert first.read() == data
+    with pytest.raises(BadImage, match=r"a\.tar/1\.png: a link within the tar"):
+        second.read()
+    assert "a.tar: 1 texts without an image of their name beside them" in capsys.readouterr().err
+    with tarfile.open("b.tar", "w") as tar:
+        add(tar, ".hidden/0.png", data)
+    assert found("b.tar") == []
+    assert "b.tar: no image in it" in capsys.readouterr().err
+
+
+def test_diffusiondb_as_folder_as_zip_and_by_its_table(pictures, monkeypatch):
     part = pictures.parent / "images" / "part-000001"
     shutil.copytree(pictures, part)
     write_text(part / "part-000001.json", json.dumps({k: {"p": v, "se": 3, "c": 7.0} for k, v in PROMPTS.items()}))
@@ -314,6 +365,18 @@ def test_diffusiondb_as_folder_as_zip_and_by_its_table(pictures):
             archive.write(part / name, name)
         archive.write(part / "part-000001.json", "part-000001.json")
     assert_all_there(found("part-000001.zip"), pictures)
+    with zipfile.ZipFile("two.zip", "w") as archive:
+        for name in sorted(PROMPTS):
+            for folder in "ab":
+                archive.writestr(f"{folder}/{name}", (part / name).read_bytes())
+        for folder in "ab":
+            texts = {name: {"p": f"{folder} {prompt}"} for name, prompt in PROMPTS.items()}
+            archive.writestr(f"{folder}/{folder}.json", json.dumps(texts))
+    told = {item.image: item.prompt for item in found("two.zip")}
+    assert told == {f"two.zip/{folder}/{name}": f"{folder} {PROMPTS[name]}" for folder in "ab" for name in PROMPTS}
+    monkeypatch.chdir(part)
+    assert_all_there(found("."), pictures)
+    monkeypatch.chdir(pictures.parent)
     facts = {"image_name": list(PROMPTS), "prompt": list(PROMPTS.values()), "part_id": pa.array([1] * 6, pa.uint16())}
     pq.write_table(pa.table({**facts, "timestamp": [0] * 6}), "metadata.parquet")
     items = found("metadata.parquet", images="images")
@@ -324,10 +387,15 @@ def test_diffusiondb_as_folder_as_zip_and_by_its_table(pictures):
 # folders, stores, shards
 
 
-def test_hugging_face_folders(pictures, capsys):
+def test_hugging_face_folders(pictures, capsys, monkeypatch):
     write_text(pictures / "metadata.csv", as_csv(header=("file_name", "text")))
     assert_all_there(found("pictures"), pictures)
     assert "pictures: its images and prompts are those of pictures/metadata.csv" in capsys.readouterr().err
+    monkeypatch.chdir(pictures)
+    for here in (".", "./"):
+        assert_all_there(found(here), pictures)
+    monkeypatch.chdir(pictures.parent)
+    assert_all_there(found("."), pictures)
     write_text(pictures / "metadata.csv", "about,us\n1,2\n")
     assert {item.prompt for item in found("pictures")} == {None}
     data = Path("set/data")
@@ -339,6 +407,9 @@ def test_hugging_face_folders(pictures, capsys):
         table = {"image": structs[span], "prompt": list(PROMPTS.values())[span]}
         pq.write_table(pa.table(table), data / f"train-0000{i}-of-00002.parquet")
     assert_all_there(found("set"), pictures)
+    (data / "job.json").write_text("{}")
+    pq.write_table(pa.table({"image": ["x"], "status": ["ok"]}), data / "part-00000.parquet")
+    assert_all_there(found("set"), pictures)  # scores below are no source
 
 
 def test_a_folder_of_shards_and_what_a_folder_of_images_leaves_out(pictures, capsys):
@@ -463,6 +534,47 @@ def test_a_folder_of_parts_is_resumed_and_only_what_is_missing_is_scored(picture
         assert isinstance(refused.exception, UserError)
     write_text(pictures / "many.csv", "image,prompt\n" + "".join(f"{name},y\n" for name in names))
     assert "part-00000.parquet: of another job" in str(again("--resume").exception)
+
+
+def test_no_input_and_nothing_else_of_the_users_is_overwritten(pictures):
+    structs = [{"bytes": one, "path": name} for name, one in content(pictures).items()]
+    pq.write_table(pa.table({"image": structs}), "a.parquet")
+    before = Path("a.parquet").read_bytes()
+
+    def told(*words):
+        return str(CliRunner().invoke(app, ["score", *words, "--clip", "clip.safetensors"]).exception)
+
+    assert "a.parquet: is an input, too" in told("a.parquet", "--out", "./a.parquet")
+    assert "a.parquet: is there already, and no table of scores" in told("pictures/001.png", "--out", "a.parquet")
+    assert Path("a.parquet").read_bytes() == before
+    for name in ("s.csv", "s.jsonl", "s.parquet"):
+        scores_of(name, "pictures/001.png") if name == "s.csv" else told("pictures/001.png", "--out", name)
+        assert told("pictures/002.png", "--out", name) == "None"  # scores are replaced
+        done = CliRunner().invoke(app, ["score", "pictures", "--clip", "clip.safetensors", "--out", name, "--resume"])
+        assert done.output == f"{name}: finished already; without --resume it is scored again\n"
+
+
+def test_what_is_strange_in_a_folder_of_parts_is_one_line(pictures, monkeypatch):
+    out = Path("out")
+    words = ["score", "a.tar", "b.tar", "--clip", "clip.safetensors", "--out"]
+    for name in ("a.tar", "b.tar"):
+        write_tar(Path(name), pictures)
+    assert CliRunner().invoke(app, [*words, "out"]).exit_code == 0
+    (out / "part-00000.parquet.bak").write_text("mine")
+    assert CliRunner().invoke(app, [*words, "out", "--resume"]).exit_code == 0
+    (out / "part-00001.parquet").unlink()
+    (out / ".part-00001.partial").write_text('{"mgs.shard": "of something else"}\n')
+    (out / "part-00000.parquet").unlink()
+    refused = str(CliRunner().invoke(app, [*words, "out", "--resume"]).exception)
+    assert ".part-00001.partial: of another job" in refused
+    assert not (out / "part-00000.parquet").exists(), "scored in vain"
+    (out / "part-00000.parquet").write_bytes(b"")
+    assert "part-00000.parquet: damaged" in str(CliRunner().invoke(app, [*words, "out", "--resume"]).exception)
+    Path("empty").mkdir()
+    monkeypatch.chdir("empty")
+    words[1:5] = ["../a.tar", "--clip", "../clip.safetensors"]
+    assert CliRunner().invoke(app, [*words, "."]).exit_code == 0
+    assert Path("part-00000.parquet").exists()
 
 
 def test_an_image_that_cannot_be_read_is_a_row_in_every_door(pictures):

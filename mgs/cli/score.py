@@ -56,8 +56,12 @@ def score(
     settings: Annotated[list[str] | None, typer.Option("--set", help=SETTINGS_HELP)] = None,
 ) -> None:
     """Score images; exit code 1 if any could not be scored."""
+    import torch
+
+    from mgs.machine import choose_precision
     from mgs.running.choose import parse_devices, run_tasks
-    from mgs.scoring.jobs import run_job
+    from mgs.scoring.jobs import Place, run_job
+    from mgs.scoring.outputs import refuse_input
     from mgs.scoring.shards import ScoreOptions, ScoreWork
     from mgs.sources.columns import parse_columns
     from mgs.sources.find import find_sources
@@ -73,14 +77,23 @@ def score(
     elsewhere = bool(named or ray)
     if elsewhere and not out:
         raise UserError("--devices, --ray: write their scores into files; name an --out")
+    if named and ray:
+        raise UserError("--devices, --ray: name one of the two; a Ray cluster finds its devices itself")
     if named and words.setting("device"):
         raise UserError("--devices: says where to score already; leave out --set device=...")
+    if out:
+        place = Place.of(out)
+        refuse_input(place.out, [*(images or []), *([table] if table else [])])
+        if resume and place.finished:
+            print(f"{out}: finished already; without --resume it is scored again")
+            return
     source = find_sources(images or [], TableOptions(prompt, folder, parse_columns(columns)), table=table)
     scorer = open_scorer(words.on("cpu", precision="fp32") if elsewhere else words, source.paths())
     prompts = choose_prompts(prompt_from, wanted=source.wants_prompts, needed=bool(scorer.model.needs_prompt))
-    machine = scorer.engine.machine
-    precision = f"{words.setting('precision')} on {named[0] if named else 'ray'}" if elsewhere else machine.dtype
-    options = ScoreOptions(prompts, scorer.check_style(prompt_style), batch_size, str(precision))
+    asked = words.setting("precision") or "auto"
+    dtypes = {str(choose_precision(asked, torch.device(name))) for name in named} or {str(scorer.engine.machine.dtype)}
+    precision = f"{asked} on Ray" if ray else " and ".join(sorted(dtypes))
+    options = ScoreOptions(prompts, scorer.check_style(prompt_style), batch_size, precision)
     if out:
         work = ScoreWork(partial(open_on, words=words.exactly(scorer)), options, os.getcwd(), named.count("cpu"))
         run = partial(run_tasks, devices=named, ray=ray, device=words.setting("device") or "auto")

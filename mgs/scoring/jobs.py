@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 import mgs
 from mgs.errors import UserError
-from mgs.files import locked, write_json
+from mgs.files import locked, remove_unfinished, write_json
 from mgs.progress_bar import progress
 from mgs.running.choose import run_tasks
 from mgs.running.work import Outcome
@@ -37,6 +38,7 @@ from mgs.sources.places import is_remote
 
 Run = Callable[[ScoreWork, Iterable[ScoreShard]], Iterator[Outcome]]
 JOB = "job.json"
+PART_NAME = re.compile(r"\.?part-(\d{5,})\.(?:parquet|jsonl|partial)")
 PARTIAL = ".partial"  # added to an output file's name: the folder of its parts while the job runs
 
 
@@ -52,10 +54,15 @@ class Place:
         """A folder where the name ends in a slash, has no suffix, or is one's; otherwise a file. Raises `UserError`."""
         if is_remote(out):
             raise UserError(f"{out}: outputs are files of this machine; name one, and copy it there afterwards")
-        path = Path(out)
+        path = Path(out) if Path(out).name else Path(out).resolve()  # "." has no name
         is_folder = out.endswith("/") or not path.suffix or (path.is_dir() and path.suffix not in SUFFIXES)
         check_output(path, folder=is_folder)
         return cls(path, is_folder)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is a file that is there already, with no job that could be resumed."""
+        return self.out.is_file() and not self.parts.exists()
 
     @property
     def parts(self) -> Path:
@@ -88,6 +95,7 @@ def run_job(
     options = work.options
     names = table_columns(scorer.model.labels, options)
     with locked(place.out.with_name(f".{place.out.name}.lock"), str(place.out)):
+        remove_unfinished(place.out.parent, place.out.name)
         open_folder(place, describe_job(scorer, options, names), resume=resume)
         receipts = [read_receipt(task) for task in make_tasks(source, place)]
         refuse_other_parts(place, len(receipts))
@@ -154,7 +162,7 @@ def open_folder(place: Place, job: dict[str, Any], *, resume: bool) -> None:
     parts, record = place.parts, place.parts / JOB
     if parts.is_file():
         raise UserError(f"{parts}: a file of an earlier version's job; remove it to start again")
-    begun = [path for pattern in ("part-*", ".part-*.partial") for path in parts.glob(pattern)]
+    begun = parts.is_dir() and any(PART_NAME.fullmatch(path.name) for path in parts.iterdir())
     if begun and not resume:
         problem = "holds scores" if place.is_folder else "left by an interrupted job"
         raise UserError(f"{parts}: {problem}; continue it with --resume, or remove it")
@@ -171,6 +179,6 @@ def open_folder(place: Place, job: dict[str, Any], *, resume: bool) -> None:
 
 def refuse_other_parts(place: Place, count: int) -> None:
     """Raise a `UserError` for a part beyond the last shard."""
-    last = max((int(path.stem.removeprefix("part-")) for path in place.parts.glob("part-*")), default=-1)
-    if last >= count:
+    numbers = [int(found[1]) for path in place.parts.iterdir() if (found := PART_NAME.fullmatch(path.name))]
+    if max(numbers, default=-1) >= count:
         raise another_job(place.parts)

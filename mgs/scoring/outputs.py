@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +15,7 @@ from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 from mgs.files import whole_file
 from mgs.safe_text import safe_cell
+from mgs.scoring.score import columns
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 AT_ONCE = 10_000  # rows of a Parquet file in memory
@@ -34,6 +36,33 @@ def check_output(out: Path, *, folder: bool = False) -> None:
     if folder and out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; name a folder, or end its name in {', '.join(SUFFIXES)}")
     (out if folder else out.parent).mkdir(parents=True, exist_ok=True)
+
+
+def refuse_input(out: Path, inputs: Iterable[str]) -> None:
+    """Raise a `UserError` for an output that is one of the inputs, or a file that is no table of scores."""
+    if not out.is_file():
+        return
+    for place in inputs:
+        if os.path.exists(place) and out.samefile(place):
+            raise UserError(f"{out}: is an input, too, and would be lost; name another file with --out")
+    if out.stat().st_size and not is_table_of_scores(out):
+        raise UserError(f"{out}: is there already, and no table of scores; name another file, or remove it")
+
+
+def is_table_of_scores(path: Path) -> bool:
+    """Whether a file has the first and the last column of a table that `write_rows` wrote."""
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            names = pq.read_schema(path).names
+        else:
+            with path.open(encoding="utf-8") as stream:
+                line = stream.readline()
+            names = list(json.loads(line)) if path.suffix == ".jsonl" else next(csv.reader([line]))
+    except (OSError, ValueError, TypeError, StopIteration, csv.Error):  # pyarrow's errors are ValueErrors
+        return False
+    return [names[0], names[-1]] == [*columns()[:1], *columns()[-1:]]
 
 
 def write_rows(rows: Rows, path: Path, names: Sequence[str], metadata: Mapping[str, str] | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mgs.errors import UserError
-from mgs.files import locked
+from mgs.files import flush_to_disk, locked, naming
 from mgs.images.cuts import Cuts
 from mgs.images.decode import BadImage
 from mgs.images.inputs import as_prompt, load_content, load_or_reason
@@ -115,7 +115,7 @@ def score_shard(
         scores = score_items(scorer, left, options)
         about = {"initial": rows, "total": task.shard.count, "leave": False, "disable": bool(advance)}
         bar = progress(scores, desc=str(task), unit="image", **about)
-        with task.partial.open("a", encoding="utf-8") as stream:
+        with naming(task.partial), task.partial.open("a", encoding="utf-8") as stream:
             for item, score in bar:
                 rows, failed = rows + 1, failed + score.failed
                 stream.write(json.dumps(output_row(item, score, names)) + "\n")
@@ -126,6 +126,7 @@ def score_shard(
             write_rows(read_partial(task.partial), task.part, names, {**head, FAILED: str(failed)})
             task.partial.unlink()
         else:
+            flush_to_disk(task.partial)
             task.partial.replace(task.part)
         return Done(rows, failed)
 
@@ -165,9 +166,15 @@ def output_row(item: Item, score: Score, names: Sequence[str]) -> dict[str, Any]
 
 
 def read_receipt(task: ScoreShard) -> Done | None:
-    """What a finished part says; None where there is none. Raises `UserError` where it is of other images."""
+    """What a finished part says; None where there is none.
+
+    Raises `UserError` where it, or what there is of it, is of other images, so that nothing is scored in vain.
+    """
     if not task.part.exists():
+        if task.partial.exists():
+            read_head(task.partial, {SHARD: task.fingerprint})
         return None
+    task.partial.unlink(missing_ok=True)  # of a process that was killed between the two
     if task.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -175,7 +182,7 @@ def read_receipt(task: ScoreShard) -> Done | None:
         try:
             facts = pq.read_metadata(task.part)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{task.part}: not a readable part ({error}); remove it to have it scored again") from None
+            raise damaged_part(task.part) from error
         told = {key.decode(): value.decode() for key, value in (facts.metadata or {}).items()}
         if told.get(SHARD) == task.fingerprint:
             return Done(facts.num_rows, int(told[FAILED]))
@@ -188,7 +195,13 @@ def read_receipt(task: ScoreShard) -> Done | None:
 
 def another_job(path: Path) -> UserError:
     """The error for rows that belong to something else."""
-    return UserError(f"{path}: of another job (other images, prompts or checkpoint); remove it to start again")
+    what = "other images, prompts, checkpoint or precision"
+    return UserError(f"{path}: of another job ({what}); remove it to start again")
+
+
+def damaged_part(path: Path) -> UserError:
+    """The error for rows that cannot be read."""
+    return UserError(f"{path}: damaged; remove it to have its images scored again")
 
 
 def open_partial(partial: Path, head: dict[str, str]) -> tuple[int, int]:
@@ -198,19 +211,29 @@ def open_partial(partial: Path, head: dict[str, str]) -> tuple[int, int]:
     if not whole:
         partial.write_text(json.dumps(head) + "\n", encoding="utf-8")
         return 0, 0
-    if whole.partition(b"\n")[0] != json.dumps(head).encode():
-        raise another_job(partial)
+    read_head(partial, head)
     with partial.open("r+b") as stream:
         stream.truncate(len(whole))
     done = count_rows(partial)[1]
     return done.rows, done.failed
 
 
+def read_head(partial: Path, head: dict[str, str]) -> None:
+    """Check that an unfinished file, if it has a whole line, is this shard's. Raises `UserError`."""
+    with partial.open("rb") as stream:
+        line = stream.readline()
+    if line.endswith(b"\n") and line.rstrip(b"\n") != json.dumps(head).encode():
+        raise another_job(partial)
+
+
 def count_rows(part: Path) -> tuple[dict[str, str], Done]:
     """What a file of JSON lines says of itself, and how many rows it has."""
-    with part.open(encoding="utf-8") as stream:
-        head = json.loads(next(stream))
-        failures = [str(json.loads(line)["status"]).startswith(ERROR) for line in stream]
+    try:
+        with part.open(encoding="utf-8") as stream:
+            head = json.loads(next(stream))
+            failures = [str(json.loads(line)["status"]).startswith(ERROR) for line in stream]
+    except (StopIteration, ValueError, KeyError, TypeError):
+        raise damaged_part(part) from None
     return head, Done(len(failures), sum(failures))
 
 

@@ -65,8 +65,8 @@ def choose_columns(found: Sequence[str], asked: Mapping[str, str], where: str) -
     def one(name: str) -> str:
         names = by_name.get(name.casefold(), [])
         if len(names) != 1:
-            problem = f"{len(names)} columns" if names else "no column"
-            raise UserError(f"{where}: {problem} {name!r}; found columns {name_columns(found)}")
+            problem, remedy = (f"{len(names)} columns", "; rename one") if names else ("no column", "")
+            raise UserError(f"{where}: {problem} {name!r}; found columns {name_columns(found)}{remedy}")
         return names[0]
 
     def first(names: Sequence[str]) -> str | None:
@@ -87,4 +87,6 @@ def choose_columns(found: Sequence[str], asked: Mapping[str, str], where: str) -
     guesses = [(role, c) for role, c in (("image", image), ("prompt", prompt)) if c and role not in asked]
     if told := [f"{role} from {column!r}" for role, column in guesses if column.casefold() != role]:
         print(printable(f"{where}: {', '.join(told)}; --columns says otherwise"), file=sys.stderr)
+    if prompt is None and (alike := [column for name in by_name if "prompt" in name for column in by_name[name]]):
+        print(printable(f"{where}: no prompts read; --columns prompt={alike[0]} reads them"), file=sys.stderr)
     return Columns((image,), prompt, (key,) if key else ())

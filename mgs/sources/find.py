@@ -12,10 +12,10 @@ from pathlib import Path
 from mgs.errors import UserError
 from mgs.progress_bar import progress
 from mgs.safe_text import printable
-from mgs.sources import archives
-from mgs.sources.archives import ArchiveShard
+from mgs.sources.archives import ArchiveShard, read_part
 from mgs.sources.find_files import choose_images, is_hidden
-from mgs.sources.item import Item, Shard, cut, shard_size
+from mgs.sources.item import Item, Shard, absolute, cut, shard_size
+from mgs.sources.members import SUFFIXES
 from mgs.sources.parquet import ARROW, ParquetShard, read_parquet
 from mgs.sources.places import (
     expand,
@@ -23,7 +23,8 @@ from mgs.sources.places import (
     is_folder,
     is_pattern,
     is_remote,
-    normal,
+    join,
+    name_of,
     open_place,
     parent_of,
     stamp,
@@ -33,6 +34,7 @@ from mgs.sources.tables import STDIN, TableOptions, TableReader
 PARQUET = (".parquet", *ARROW)
 TABLES = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json")
 BESIDE = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's tables of a folder's images
+JOB = "job.json"  # lies beside the parts of scores
 OPENED = 32  # at once, where one of them is a URL
 Part = Item | Shard
 
@@ -86,18 +88,21 @@ def find_sources(words: Sequence[str], options: TableOptions, *, table: str | No
     places = [place for word in words for place in places_of(word)]
     with ThreadPoolExecutor(OPENED) as pool:  # a store takes its time to answer
         reading = (pool.map if any(map(is_remote, places)) else map)(partial(read_place, options=options), places)
-        readers = list(progress(reading, desc="opening", unit="file", total=len(places), delay=2, leave=False))
+        opened = progress(reading, desc="opening", unit="file", total=len(places), delay=2, leave=False)
+        readers: list[Iterable[Part]] = [reader for readers in opened for reader in readers]
     if table is not None:
         readers.append(list(read_parquet(table, options)) if is_parquet(table) else TableReader(table, options))
     for name, asked in {"--images": options.images, "--columns": options.columns}.items():
         if asked and not any(isinstance(reader, TableReader) or has_columns(reader) for reader in readers):
             raise UserError(f"{name}: says how tables are read; leave it out, or name a --table")
+    if options.images and not is_folder(options.images):
+        raise UserError(f"--images {options.images}: no such folder; name the one where the table's image paths begin")
     return Source(readers)
 
 
 def has_columns(reader: Iterable[Part]) -> bool:
     """Whether a reader is of Parquet."""
-    return any(isinstance(part, ParquetShard) for part in reader)
+    return isinstance(reader, list) and any(isinstance(part, ParquetShard) for part in reader)
 
 
 def places_of(word: str) -> list[str]:
@@ -111,16 +116,16 @@ def places_of(word: str) -> list[str]:
     return files
 
 
-def read_place(place: str, options: TableOptions) -> Iterable[Part]:
+def read_place(place: str, options: TableOptions) -> list[Iterable[Part]]:
     """What a file or a folder holds; a file of an unknown kind is taken for an image."""
     name = place.lower()
     if place == STDIN or name.endswith(TABLES):
-        return TableReader(place, options)
+        return [TableReader(place, options)]
     if is_parquet(name):
-        return list(read_parquet(place, options))
-    if name.endswith(archives.SUFFIXES):
-        return [read_archive(place, options)]
-    return read_folder(place, options) if is_folder(place) else [Item(place, place, options.prompt)]
+        return [list(read_parquet(place, options))]
+    if name.endswith(SUFFIXES):
+        return [[read_archive(place, options)]]
+    return read_folder(place, options) if is_folder(place) else [[Item(place, place, options.prompt)]]
 
 
 def read_archive(file: str, options: TableOptions) -> ArchiveShard:
@@ -133,25 +138,30 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith(PARQUET)
 
 
-def read_folder(folder: str, options: TableOptions) -> list[Part] | TableReader:
+def read_folder(folder: str, options: TableOptions) -> list[Iterable[Part]]:
     """A folder's images, those of its archives where it has none, or else of its Parquet files.
 
-    A table metadata.csv, .jsonl or .parquet with a column file_name decides which images there are, as in Hugging
-    Face's folders, and so does DiffusionDB's JSON in a folder of its name.
+    A table metadata.csv, .jsonl or .parquet with a column file_name decides which images there are in its folder, as in
+    Hugging Face's, and so does DiffusionDB's JSON in a folder of its name. Scores are no source.
     """
     files = sorted(file for file in files_below(folder) if not is_hidden(file, folder))
-    for table in (f"{normal(folder)}/{name}" for name in BESIDE):
-        if table in files and (reader := read_beside(table, options)):
-            print(printable(f"{folder}: its images and prompts are those of {table}"), file=sys.stderr)
-            return reader
+    scored = {parent_of(file) for file in files if name_of(file) == JOB}
+    files = [file for file in files if parent_of(file) not in scored or not name_of(file).startswith("part-")]
+    beside = {parent_of(file): file for file in files if name_of(file) in BESIDE}
+    readers: list[Iterable[Part]] = []
+    for place, table in sorted(beside.items()):
+        if reader := read_metadata_table(table, options):
+            print(printable(f"{place}: its images and prompts are those of {table}"), file=sys.stderr)
+            readers.append(reader)
+            files = [file for file in files if place != "." and not file.startswith(f"{place}/")]
     images, left_out = choose_images(files)
-    archived = [file for file in files if file.lower().endswith(archives.SUFFIXES)]
+    archived = [file for file in files if file.lower().endswith(SUFFIXES)]
     tables = [file for file in files if is_parquet(file)]
-    if not images:
+    if not images and not readers:
         if archived:
-            return [read_archive(file, options) for file in archived]
+            return [[read_archive(file, options) for file in archived]]
         if tables:
-            return [shard for file in tables for shard in read_parquet(file, options)]
+            return [[shard for file in tables for shard in read_parquet(file, options)]]
         problem = f"no image that can be read ({left_out})" if left_out else "no image"
         raise UserError(f"{folder}: {problem} in this folder; name another, or the files themselves")
     counts = {"archives": len(archived), "Parquet files": len(tables)}
@@ -159,14 +169,14 @@ def read_folder(folder: str, options: TableOptions) -> list[Part] | TableReader:
     if told := ", ".join(filter(None, [left_out, *others])):
         print(f"{printable(folder)}: left out {told}", file=sys.stderr)
     given = {} if options.prompt is not None else prompts_of_parts(files)
-    return [Item(image, image, given.get(image, options.prompt)) for image in images]
+    return [*readers, [Item(image, image, given.get(image, options.prompt)) for image in images]]
 
 
-def read_beside(table: str, options: TableOptions) -> list[Part] | TableReader | None:
+def read_metadata_table(table: str, options: TableOptions) -> Iterable[Part] | None:
     """A table of a folder's images, if it has a column file_name."""
     if is_parquet(table):
         shards = list(read_parquet(table, options))
-        return list(shards) if shards and shards[0].columns.images == ("file_name",) else None
+        return shards if shards and shards[0].columns.images == ("file_name",) else None
     reader = TableReader(table, options)
     return reader if "file_name" in reader.column_names() else None
 
@@ -176,8 +186,8 @@ def prompts_of_parts(files: Sequence[str]) -> dict[str, str]:
     prompts: dict[str, str] = {}
     for file in files:
         folder = parent_of(file)
-        if file.lower().endswith(".json") and file == f"{folder}/{folder.rpartition('/')[2]}.json":
+        if name_of(file).lower() == f"{name_of(absolute(folder))}.json".lower():
             with open_place(file) as stream:
-                found = archives.read_part(stream.read())
-            prompts |= {f"{folder}/{name}": prompt for name, prompt in found.items()}
+                found = read_part(stream.read())
+            prompts |= {join(folder, name): prompt for name, prompt in found.items()}
     return prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -127,9 +127,3 @@ def hash_of(*facts: object) -> str:
 def absolute(place: str) -> str:
     """A path as a fingerprint has it; a URL as it is."""
     return place if is_remote(place) else os.path.abspath(place)
-
-
-def total(shards: Sequence[Shard]) -> int | None:
-    """How many images there are; None where that is not known."""
-    counts = [shard.count for shard in shards]
-    return None if None in counts else sum(filter(None, counts))

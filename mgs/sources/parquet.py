@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mgs.errors import UserError
 from mgs.sources.columns import Columns, choose_columns
 from mgs.sources.item import Item, absolute, hash_of, shard_size
-from mgs.sources.places import Root, open_place, parent_of, reason_of, stamp
+from mgs.sources.places import Root, is_remote, open_place, parent_of, reason_of, stamp
 from mgs.sources.tables import TableOptions, as_cell, part_folder, refuse_two_prompts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+READ = 1 << 20  # bytes of a column at once
 AT_ONCE = 64  # rows with images' bytes in memory
 ARROW = (".arrow",)
 
@@ -61,9 +62,7 @@ class ParquetShard:
     def items_of(self, record: Mapping[str, Any], root: Root, number: int) -> Iterator[Item]:
         """A row's images; `number` counts rows from 0."""
         where = f"{self.file}, row {number}"
-        prompt = self.options.prompt
-        if self.columns.prompt:
-            prompt = as_cell(record[self.columns.prompt], f"{where}: {self.columns.prompt}")
+        prompt = as_cell(record[self.columns.prompt], where) if self.columns.prompt else self.options.prompt
         names = self.columns.names or ("",) * len(self.columns.images)
         for column, key in zip(self.columns.images, names, strict=True):
             value = record[column]
@@ -76,7 +75,10 @@ class ParquetShard:
             elif path:
                 name = (part_folder(record[self.columns.folder], where) if self.columns.folder else "") + path.strip()
                 name = name.replace("\\", "/")
-                yield Item(name, root.place(name, where), prompt)
+                try:
+                    yield Item(name, root.place(name, where), prompt)
+                except UserError as error:  # one bad row ends no job
+                    yield Item(name, "", prompt, problem=str(error))
             else:
                 yield Item(name, "", prompt, problem=f"no image in row {number} of {self.file}")
 
@@ -85,6 +87,7 @@ def read_parquet(file: str, options: TableOptions) -> Iterator[ParquetShard]:
     """A file's spans of rows, which end where its row groups do if those are not too long. Raises `UserError`."""
     with reading(file) as opened:
         columns = choose_columns(opened.names, options.columns, file)
+        check_types(opened.schema, columns, file)
         lengths = opened.lengths
     refuse_two_prompts(columns, options, file)
     span = partial(ParquetShard, file, stamp(file), columns, options)
@@ -102,14 +105,39 @@ def read_parquet(file: str, options: TableOptions) -> Iterator[ParquetShard]:
         yield span(start, rows)
 
 
+def check_types(schema: pa.Schema, columns: Columns, file: str) -> None:
+    """Raise a `UserError` for a column whose values are no images, or no prompts."""
+    import pyarrow as pa
+
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    for column in columns.all():
+        kind = schema.field(column).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if column in columns.images:
+            packed = pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}
+            right, wanted = packed or any(test(kind) for test in (*text, *binary)), "bytes, {bytes, path}, or paths"
+        else:
+            whole = pa.types.is_integer(kind) and column != columns.prompt
+            right, wanted = whole or any(test(kind) for test in text), "text"
+        if not right:
+            raise UserError(f"{file}: column {column!r} has {kind}, not {wanted}; name another with --columns")
+
+
 @dataclass(frozen=True)
 class Opened:
     """A file with columns, and the lengths of the groups that its rows are stored in."""
 
-    names: list[str]
+    schema: Any  # pyarrow's
     lengths: list[int]
     parquet: Any = None  # pyarrow's file; None for Arrow's streams
-    arrow: Any = None  # pyarrow's reader of a stream or file
+    arrow: Any = None  # the table of an Arrow stream or file
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self.schema.names)
 
 
 @contextlib.contextmanager
@@ -123,14 +151,14 @@ def reading(file: str) -> Iterator[Opened]:
     with open_place(file) as stream:
         try:
             if file.lower().endswith(ARROW):
-                table = open_arrow(pa, stream)
-                yield Opened(table.schema.names, [table.num_rows], arrow=table)
+                table = open_arrow(pa, stream if is_remote(file) else pa.memory_map(file))
+                yield Opened(table.schema, [table.num_rows], arrow=table)
             else:
-                opened = pq.ParquetFile(stream)
+                opened = pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ)  # else a row group at once
                 groups = range(opened.metadata.num_row_groups)
                 lengths = [opened.metadata.row_group(i).num_rows for i in groups]
-                yield Opened(opened.schema_arrow.names, lengths, parquet=opened)
-        except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:  # all of them of damage, too
+                yield Opened(opened.schema_arrow, lengths, parquet=opened)
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # all of them of damage, too
             raise UserError(f"{file}: {reason_of(error)}; download or write it again") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from mgs.images.decode import BadImage, read_bytes
 
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # of one letter it is a drive of Windows
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+PAUSES = (0.5, 2.0)  # seconds before an image of a store is asked for again
 MOST_NAMES = 1_000_000  # that one pattern with braces may stand for
 
 
@@ -45,7 +47,7 @@ def open_place(place: str) -> BinaryIO:
         stream: BinaryIO = system.open(path, "rb")
         return stream
     except FileNotFoundError:
-        raise UserError(f"{place}: no such file; check its name") from None
+        raise no_such_file(place) from None
     except UserError:
         raise
     except Exception as error:  # of stores' own packages, which have no common base
@@ -56,16 +58,25 @@ def read_image_file(place: str) -> bytes:
     """An image file's content. Raises `BadImage`."""
     if not is_remote(place):
         return read_bytes(Path(place))
-    try:
-        system, path = remote_files(place)
-        data: bytes = system.cat_file(path)
-        return data
-    except FileNotFoundError:
-        raise BadImage(f"{place}: no such file") from None
-    except UserError as error:
-        raise BadImage(str(error)) from None
-    except Exception as error:
-        raise BadImage(f"{place}: {reason_of(error)}") from None
+    for pause in (*PAUSES, None):
+        try:
+            system, path = remote_files(place)
+            data: bytes = system.cat_file(path)
+            return data
+        except FileNotFoundError:
+            raise BadImage(f"{place}: no such file") from None
+        except UserError as error:
+            raise BadImage(str(error)) from None
+        except Exception as error:  # the network's, mostly
+            if pause is None or isinstance(error, PermissionError):
+                raise BadImage(f"{place}: {reason_of(error)}") from None
+            time.sleep(pause)
+    raise AssertionError
+
+
+def no_such_file(place: str) -> UserError:
+    """The error for a file that is not there; fsspec says so also of a server that does not answer."""
+    return UserError(f"{place}: no such file{', or not reached' * is_remote(place)}; check its name")
 
 
 def reason_of(error: Exception) -> str:
@@ -83,19 +94,11 @@ def stamp(place: str) -> str:
         status = os.stat(place)
         return f"{status.st_size} {status.st_mtime_ns}"
     except FileNotFoundError:
-        raise UserError(f"{place}: no such file; check its name") from None
+        raise no_such_file(place) from None
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{place}: {reason_of(error)}; check the file and your access") from None
-
-
-def normal(place: str) -> str:
-    """A place as listings name it."""
-    if not is_remote(place):
-        return str(Path(place))
-    system, path = remote_files(place)
-    return str(system.unstrip_protocol(path))
 
 
 def is_folder(place: str) -> bool:
@@ -128,6 +131,8 @@ def expand(word: str) -> list[str]:
 
     A word without these stands for itself. A pattern that nothing fits gives no places.
     """
+    if not is_remote(word) and os.path.exists(word):
+        return [word]
     names = [word]
     while any(BRACES.search(name) for name in names):
         names = [counted for name in names for counted in count_out(name)]
@@ -142,6 +147,8 @@ def count_out(name: str) -> list[str]:
     if not braces:
         return [name]
     first, last = int(braces[1]), int(braces[2])
+    if last < first:
+        raise UserError(f"{name}: counts down; write the smaller number first")
     if last - first >= MOST_NAMES:
         raise UserError(f"{name}: stands for more than {MOST_NAMES:,} names; name a folder, or fewer")
     width = len(braces[1])
@@ -169,6 +176,16 @@ def match(pattern: str) -> list[str]:
 def parent_of(place: str) -> str:
     """The folder that a file is in."""
     return place.rpartition("/")[0] if is_remote(place) else (os.path.dirname(place) or ".")
+
+
+def name_of(place: str) -> str:
+    """A file's name without its folder."""
+    return place.rpartition("/")[2] if is_remote(place) else os.path.basename(place)
+
+
+def join(folder: str, name: str) -> str:
+    """A file of a folder, as listings name it."""
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
 
 
 class Root:

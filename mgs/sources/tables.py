@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mgs.datasets.cells import to_record
-from mgs.datasets.tables import Row, iterate_csv, read_header, read_sheet
+from mgs.datasets.tables import Row, iterate_csv, name_columns, read_header, read_sheet
 from mgs.errors import UserError
 from mgs.sources.columns import Columns, choose_columns
 from mgs.sources.item import Item
@@ -49,7 +49,8 @@ class TableReader:
         empty = True
         for where, record in self.records():
             empty = False
-            yield from self.items_of(record, self.choose(list(record)), where)
+            assert self.columns  # chosen before the first row is given
+            yield from self.items_of(record, self.columns, where)
         if empty:
             raise UserError(f"{self.name}: no rows; it must hold a header with a column image, and rows")
 
@@ -61,17 +62,23 @@ class TableReader:
         return self.columns
 
     def column_names(self) -> list[str]:
-        """The columns that the table's first row has, in lower case."""
-        if Path(self.table).suffix.lower() in JSON_LINES:
-            return list(next(self.json_lines(), ("", {}))[1])
+        """The columns of the table, in lower case; of JSON, all that any of its records has."""
+        if records := self.json_reader():
+            return list(dict.fromkeys(name for _, record in records() for name in record))
         return read_header(next(self.read_csv(), (0, [])))
 
     def records(self) -> Iterator[Record]:
         """The rows by column."""
+        if records := self.json_reader():
+            if self.columns is None and (names := self.column_names()):
+                self.choose(names)
+            return records()
+        return self.rows(Path(self.table).suffix.lower())
+
+    def json_reader(self) -> Callable[[], Iterator[Record]] | None:
+        """What reads the table if it is JSON."""
         suffix = Path(self.table).suffix.lower()
-        if suffix in JSON_LINES:
-            return self.json_lines()
-        return self.json_records() if suffix == ".json" else self.rows(suffix)
+        return self.json_lines if suffix in JSON_LINES else self.json_records if suffix == ".json" else None
 
     def rows(self, suffix: str) -> Iterator[Record]:
         """The rows of a CSV or a sheet below their header; blank ones are left out."""
@@ -125,8 +132,10 @@ class TableReader:
             prompt = as_cell(record.get(columns.prompt), f"{where}: {columns.prompt}")
         for column in columns.images:
             names = record.get(column)
-            for value in names if isinstance(names, list) else [names]:
+            for value in names if isinstance(names, list) and names else [names]:
                 name = as_cell(value, f"{where}: {column}").strip().replace("\\", "/")  # as in tables to train on
+                if not name:
+                    raise UserError(f"{where}: blank {column}; name the image, or delete the row")
                 if columns.folder:
                     name = part_folder(record.get(columns.folder), where) + name
                 yield Item(name, self.root.place(name, where), prompt)
@@ -159,12 +168,15 @@ def as_record(value: Any, where: str) -> dict[str, Any]:
     """An object with its keys like a table's columns."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: no object; write the image's name and prompt as {{...}}")
-    return {str(key).strip().casefold(): one for key, one in value.items()}
+    record = {str(key).strip().casefold(): one for key, one in value.items()}
+    if len(record) < len(value):
+        raise UserError(f"{where}: found {name_columns(list(value))}, two of which differ in case alone; rename one")
+    return record
 
 
 def as_cell(value: Any, where: str) -> str:
     """A cell's text; blank where it has none."""
-    if value is None:
+    if value is None or value == [] or value != value:  # NaN, as pandas writes what is missing
         return ""
     if isinstance(value, (dict, list, bool)):
         raise UserError(f"{where}: a {type(value).__name__}; write text")
