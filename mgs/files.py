@@ -154,7 +154,7 @@ class Fence:
         self.root = os.path.realpath(root)
         self.folders: dict[str, str] = {}  # path as written -> path without links
 
-    def holds(self, path: Path) -> bool:
+    def holds(self, path: Path | str) -> bool:
         """Whether the path, which need not exist, leads to a place below the folder."""
         try:
             possible = b"\0" not in os.fsencode(path)

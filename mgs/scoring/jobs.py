@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,12 @@ def run_job(
     with locked(place.out.with_name(f".{place.out.name}.lock"), str(place.out)):
         remove_unfinished(place.out.parent, place.out.name)
         open_folder(place, describe_job(scorer, options, names), resume=resume)
-        receipts = [read_receipt(task) for task in make_tasks(source, place)]
+        marks, receipts = [], []
+        for task in make_tasks(source, place):
+            marks.append(task.fingerprint)
+            receipts.append(read_receipt(task))
         refuse_other_parts(place, len(receipts))
-        left = (task for task in make_tasks(source, place) if not receipts[task.number])
+        left = (task for task in make_tasks(source, place, marks) if not receipts[task.number])
         done = [receipt for receipt in receipts if receipt]
         rows = sum(receipt.rows for receipt in done)
         bar = progress(desc="scoring", unit="image", initial=rows, total=source.count, disable=bool(run))  # it has bars
@@ -137,10 +140,14 @@ def remove_parts(folder: Path) -> None:
         folder.rmdir()
 
 
-def make_tasks(source: Source, place: Place) -> Iterator[ScoreShard]:
-    """The shards to score, numbered; one after the other, since a table's hold its rows."""
+def make_tasks(source: Source, place: Place, marks: Sequence[str] = ()) -> Iterator[ScoreShard]:
+    """The shards to score, numbered; one after the other, since a table's hold its rows.
+
+    `marks` are their fingerprints, if they are known already.
+    """
     for number, shard in enumerate(source.shards()):
-        yield ScoreShard(number, shard, shard.fingerprint(), place.parts, place.suffix)
+        mark = marks[number] if marks else shard.fingerprint()
+        yield ScoreShard(number, shard, mark, place.parts, place.suffix)
 
 
 def describe_job(scorer: Scorer, options: ScoreOptions, names: list[str]) -> dict[str, Any]:

@@ -198,8 +198,8 @@ class Root:
     def place(self, name: str, where: str) -> str:
         """Where an image lies, by its name in a table; `UserError`, beginning with `where`, if that is outside."""
         if self.fence:
-            path = Path(self.folder) / name
-            inside, place = self.fence.holds(path), str(path)
+            place = os.path.join(self.folder, name.removeprefix("./")).removeprefix("./")
+            inside = self.fence.holds(place)
         else:
             place = f"{self.folder.rstrip('/')}/{name}"
             inside = not is_remote(name) and not name.startswith("/") and ".." not in name.split("/")
