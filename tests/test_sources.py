@@ -396,6 +396,11 @@ def test_hugging_face_folders(pictures, capsys, monkeypatch):
         assert_all_there(found(here), pictures)
     monkeypatch.chdir(pictures.parent)
     assert_all_there(found("."), pictures)
+    shutil.copytree(pictures, "nested/train")
+    assert_all_there(found("nested"), pictures)
+    lines = "".join(f'train/{name},"a {name}"\n' for name in PROMPTS)
+    write_text(Path("nested/metadata.csv"), f"file_name,text\n{lines}")
+    assert_all_there(found("nested"), pictures, prompts={name: f"a {name}" for name in PROMPTS})
     write_text(pictures / "metadata.csv", "about,us\n1,2\n")
     assert {item.prompt for item in found("pictures")} == {None}
     data = Path("set/data")

@@ -33,11 +33,10 @@ from mgs.scoring.shards import (
     read_receipt,
     table_columns,
 )
-from mgs.sources.find import Source
+from mgs.sources.find import JOB, Source
 from mgs.sources.places import is_remote
 
 Run = Callable[[ScoreWork, Iterable[ScoreShard]], Iterator[Outcome]]
-JOB = "job.json"
 PART_NAME = re.compile(r"\.?part-(\d{5,})\.(?:parquet|jsonl|partial)")
 PARTIAL = ".partial"  # added to an output file's name: the folder of its parts while the job runs
 

@@ -150,7 +150,7 @@ def read_folder(folder: str, options: TableOptions) -> list[Iterable[Part]]:
     beside = {parent_of(file): file for file in files if name_of(file) in BESIDE}
     readers: list[Iterable[Part]] = []
     for place, table in sorted(beside.items()):
-        if reader := read_metadata_table(table, options):
+        if table in files and (reader := read_metadata_table(table, options)):  # unless one above has it all
             print(printable(f"{place}: its images and prompts are those of {table}"), file=sys.stderr)
             readers.append(reader)
             files = [file for file in files if place != "." and not file.startswith(f"{place}/")]
