@@ -545,6 +545,9 @@ def test_a_folder_is_scored_by_the_prompts_in_its_files(folder):
     shown = mgs("pictures/a.png").stdout
     assert "\x1b" not in shown
     assert "prompt read     =a red \\x1bfox" in shown
+    explained = CliRunner().invoke(app, ["explain", "pictures/a.png", "--clip", "clip.safetensors", "--out", "a.html"])
+    assert "; prompt from the file (AUTOMATIC1111)" in explained.stdout
+    assert ">=a red" in Path("a.html").read_text()
     none = rows(mgs("pictures", "--prompt-from", "none").stdout)["a.png"]
     assert "prompt_read" not in none
     assert none["correspondence"] == ""
