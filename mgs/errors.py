@@ -83,7 +83,8 @@ def explain_failure(error: Exception) -> str | None:
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return f"{place}{error.strerror}; check the folder, its permissions and the disk"
     if is_out_of_memory(error):
-        return f"out of memory ({text[:200]}); lower train.batch_size, or close what else uses the memory"
+        remedy = "lower train.batch_size (in scoring --batch-size), or close what else uses the memory"
+        return f"out of memory ({text[:200]}); {remedy}"
     if isinstance(error, RuntimeError) and re.search("CUDA error|CUDNN_STATUS|CUBLAS_STATUS", text):
         return f"the GPU failed ({text[:200]}); look at nvidia-smi, and start again"
     return None

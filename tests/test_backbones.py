@@ -22,7 +22,7 @@ from mgs.backbones.open_clip import OpenCLIPBackbone, is_stem
 from mgs.backbones.openai import openai_clip
 from mgs.backbones.packing import PackedTexts
 from mgs.backbones.table import load_backbone, load_for_training
-from mgs.cli.scorer_options import open_scorer
+from mgs.cli.scorer_options import ScorerWords, open_scorer
 from mgs.config import Config, ModelConfig
 from mgs.dimensions import Prompt
 from mgs.engine.engine import make_engine
@@ -611,12 +611,12 @@ def test_an_image_is_scored_and_gradients_flow_through_a_clip_of_another_kind(si
 
 def test_scoring_can_say_the_activation_of_a_bare_clip_and_of_nothing_else(tmp_path, small_clip):
     save_file(small_clip.state_dict(), tmp_path / "clip.safetensors")
-    words = ["model.activation=gelu", "device=cpu"]
-    scorer = open_scorer(None, words, [], clip=str(tmp_path / "clip.safetensors"))
+    settings = ("model.activation=gelu", "device=cpu")
+    scorer = open_scorer(ScorerWords(settings=settings, clip=str(tmp_path / "clip.safetensors")))
     assert scorer.model.backbone.architecture.text.activation == "gelu"
-    for options in ({}, {"clip": "demo", "settings": ["model.clip=x"]}, {"clip": "demo"}):
+    for options in ({}, {"clip": "demo", "settings": ("model.clip=x",)}, {"clip": "demo"}):
         with pytest.raises(UserError, match=r"model\.(activation|clip)"):
-            open_scorer(None, **{"settings": words, "images": [], **options})
+            open_scorer(ScorerWords(**{"settings": settings, **options}))
 
 
 def test_what_lies_below_the_blocks_is_told_by_its_name():

@@ -198,8 +198,12 @@ def test_a_folder_gives_its_finished_parts_in_order_with_the_columns_of_all(here
         ("d", "", "7"),
     ]
     assert "is one of the tables" in refused("job", "--top", "1", "--out", "job/part-00011.parquet")
-    assert mgs("job", "--keep", "word = 'good'", "--out", "job/kept.parquet").exit_code == 0
-    assert [row["image"] for row in read(here / "job/kept.parquet")] == ["c"]
+    assert mgs("job", "--keep", "word = 'good'", "--out", "job/best.parquet").exit_code == 0
+    assert [row["image"] for row in read(here / "job/best.parquet")] == ["c"]
+    (here / "job/job.mgs.json").write_text('{"shards": 4}')
+    assert "job: has 3 of 4 parts; finish the job" in refused("job", "--top", "1", "--out", "k2.csv")
+    (here / "k2.html").write_text("mine")
+    assert "k2.html: is there already" in refused("more.jsonl", "--top", "1", "--out", "k2.csv")
 
 
 def test_lines_of_images_that_failed_may_have_fewer_keys(here):

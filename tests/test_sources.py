@@ -26,6 +26,7 @@ from mgs.errors import UserError
 from mgs.images.decode import BadImage
 from mgs.sources.find import find_sources
 from mgs.sources.item import FEWEST, shard_size
+from mgs.sources.read_ahead import read_ahead
 from mgs.sources.tables import TableOptions
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -412,7 +413,7 @@ def test_hugging_face_folders(pictures, capsys, monkeypatch):
         table = {"image": structs[span], "prompt": list(PROMPTS.values())[span]}
         pq.write_table(pa.table(table), data / f"train-0000{i}-of-00002.parquet")
     assert_all_there(found("set"), pictures)
-    (data / "job.json").write_text("{}")
+    (data / "job.mgs.json").write_text("{}")
     pq.write_table(pa.table({"image": ["x"], "status": ["ok"]}), data / "part-00000.parquet")
     assert_all_there(found("set"), pictures)  # scores below are no source
 
@@ -453,6 +454,37 @@ def test_a_store_by_url(pictures):
         missing.read()
     with pytest.raises(UserError, match=r"nosuch://x/a\.tar: no address that can be opened"):
         found("nosuch://x/a.tar")
+
+
+def test_no_cell_opens_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("http://127.0.0.1:1/x.png", f"file://{tmp_path}/x.png", "memory://x.png"):
+        write_text(tmp_path / "a.csv", f"image\n{name}\n")
+        for options in ({}, {"images": "."}, {"images": "/"}):
+            with pytest.raises(UserError, match=r"a\.csv:2: .* leads out of"):
+                found("a.csv", **options)
+        pq.write_table(pa.table({"image": [name]}), "a.parquet")
+        assert found("a.parquet")[0].problem
+
+
+def test_reading_ahead_keeps_order_and_errors_and_ends_with_whoever_reads():
+    def items(count, error=None):
+        for i in range(count):
+            taken.append(i)
+            yield i
+        if error:
+            raise error
+
+    taken = []
+    assert list(read_ahead(items(1000), 3)) == [*range(1000)]
+    with pytest.raises(UserError, match="broken"):
+        list(read_ahead(items(5, UserError("broken")), 2))
+    taken.clear()
+    reader = read_ahead(items(1000), 4)
+    assert next(reader) == 0
+    reader.close()
+    assert len(taken) <= 7
+    assert not [thread for thread in threading.enumerate() if thread.name == "mgs-source"]
 
 
 def test_a_server_by_url(pictures):
@@ -531,7 +563,7 @@ def test_a_folder_of_parts_is_resumed_and_only_what_is_missing_is_scored(picture
     pd.testing.assert_frame_equal(scores_of("many/", *words, "--resume"), expected, rtol=0, atol=1e-6)
     changed = {path.name for path in parts if path.stat().st_mtime_ns != before[path.name]}
     assert changed == {"part-00001.parquet"}
-    assert json.loads(Path("many/job.json").read_text())["scored by"] == "CLIPScore with clip.safetensors"
+    assert json.loads(Path("many/job.mgs.json").read_text())["scored by"] == "CLIPScore with clip.safetensors"
     for other in (["--prompt-style", "keywords"], ["--set", "options.weight=1"]):
         refused = CliRunner().invoke(
             app, ["score", *words, *other, "--resume", "--out", "many", "--clip", "clip.safetensors"]

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "running": GROUND,
     "training": ENGINE,
     "scoring": ENGINE | {"running", "sources", "training"},
-    "filtering": GROUND | {"datasets", "images", "scoring"},
+    "filtering": GROUND | {"datasets", "images", "scoring", "sources"},
     "recipes": ENGINE | {"running", "training"},
     "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "sources", "training"},
 }

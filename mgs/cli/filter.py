@@ -14,6 +14,7 @@ from mgs.errors import UserError
 KEEP_HELP = "SQL condition over the columns, such as 'quality > 3.5 and correspondence > 3'"
 TOP_HELP = "of the rest, this share (0.3) or number (100) of the best"
 BY_HELP = "what is best: a column, or 'quality + 2 * correspondence'; default: overall, else the dimensions' mean"
+MARK = b'content="mgs filter"'  # in the page that this command writes
 SCORES_HELP = "what mgs score wrote: .csv, .jsonl, .parquet, or a folder of parts"
 
 
@@ -42,18 +43,21 @@ def filter(
     from mgs.filtering.copy_images import copy_images, list_problems, plan_copies
     from mgs.filtering.page import render_page
     from mgs.filtering.score_files import find_score_files, refuse_input_as_output
-    from mgs.scoring.outputs import check_output
+    from mgs.scoring.outputs import check_output, refuse_input
 
     choice = Choice(keep, None if top is None else parse_top(top), per, by)
     files = find_score_files(scores)
     refuse_input_as_output(out, scores)
     check_output(out)
+    refuse_input(out, map(str, scores))
+    page = out.with_suffix(".html")
+    if page.exists() and MARK not in page.read_bytes()[:1000]:
+        raise UserError(f"{page}: is there already, and no page of mgs filter; name another --out, or remove it")
     with open_tables(files, out) as tables:
         done = tables.choose(choice)
         copies = plan_copies(tables.chosen_images(), images or Path(), copy) if copy else None
         tables.write(done.kept)
     asked = {"--keep": keep, "--top": top, "--per": per, "--by" if by else "--by, by default": done.by}
-    page = out.with_suffix(".html")
     with whole_file(page) as temporary:
         temporary.write_text(render_page(out.name, done, scores, asked), encoding="utf-8")
     for remark in done.remarks:

@@ -81,6 +81,8 @@ def score(
         raise UserError("--devices, --ray: name one of the two; a Ray cluster finds its devices itself")
     if named and words.setting("device"):
         raise UserError("--devices: says where to score already; leave out --set device=...")
+    if ray and words.setting("device") not in ("", "auto", "cpu", "cuda"):
+        raise UserError(f"--set device={words.setting('device')}: with --ray, say cpu or cuda, or leave it out")
     if out:
         place = Place.of(out)
         refuse_input(place.out, [*(images or []), *([table] if table else [])])

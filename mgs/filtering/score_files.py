@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
 from mgs.filtering.database import exact_pattern, identifier, literal
 from mgs.safe_text import QUOTED_FORMULA
+from mgs.sources.find import JOB
 
 PARTS = "part-*.parquet"  # those files of a folder that are scores
 TABLE = "scores"
@@ -103,6 +105,7 @@ def find_score_files(words: Sequence[Path]) -> list[Path]:
             parts = sorted(word.glob(PARTS), key=lambda part: (len(part.name), part.name))
             if not parts:
                 raise UserError(f"{word}: no {PARTS} in this folder; name a folder or a file that mgs score wrote")
+            refuse_unfinished(word, len(parts))
             found += parts
         elif word.suffix not in KINDS:
             raise UserError(f"{word}: no table of scores; name a folder, or files that end in {', '.join(KINDS)}")
@@ -114,6 +117,16 @@ def find_score_files(words: Sequence[Path]) -> list[Path]:
         if times > 1:
             raise UserError(f"{path}: named {times} times; name each table once")
     return [path.absolute() for path in found]
+
+
+def refuse_unfinished(folder: Path, parts: int) -> None:
+    """Raise a `UserError` for a folder of fewer parts than its job has shards: the best would be chosen of some."""
+    try:
+        shards = json.loads((folder / JOB).read_text(encoding="utf-8"))["shards"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # of another program
+    if parts < shards:
+        raise UserError(f"{folder}: has {parts} of {shards} parts; finish the job with mgs score --resume")
 
 
 def refuse_input_as_output(out: Path, words: Sequence[Path]) -> None:

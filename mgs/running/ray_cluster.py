@@ -17,7 +17,7 @@ from mgs.running.screen import Screen
 from mgs.running.words import LOCAL
 from mgs.running.work import TRIES, Outcome, Work, attempt, explain, refuse_to_start
 
-INSTALL = "pip install 'mgs[scale]'"
+INSTALL = "run pip install 'ray[data]'"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}  # no reports; every worker's line, also equal ones
 PATIENCE = 10.0  # seconds for a cluster's first answer; Ray itself would try for minutes
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,23 +20,13 @@ from mgs.progress_bar import progress
 from mgs.running.choose import run_tasks
 from mgs.running.work import Outcome
 from mgs.scoring.outputs import SUFFIXES, check_output, write_rows
+from mgs.scoring.receipts import Done, ScoreShard, another_job, part_of, read_partial, read_receipt
 from mgs.scoring.scorer import Scorer
-from mgs.scoring.shards import (
-    Done,
-    ScoreOptions,
-    ScoreShard,
-    ScoreWork,
-    another_job,
-    part_of,
-    read_partial,
-    read_receipt,
-    table_columns,
-)
-from mgs.sources.find import JOB, Source
+from mgs.scoring.shards import ScoreOptions, ScoreWork, table_columns
+from mgs.sources.find import JOB, PART_NAME, Source
 from mgs.sources.places import is_remote
 
 Run = Callable[[ScoreWork, Iterable[ScoreShard]], Iterator[Outcome]]
-PART_NAME = re.compile(r"\.?part-(\d{5,})\.(?:parquet|jsonl|partial)")
 PARTIAL = ".partial"  # added to an output file's name: the folder of its parts while the job runs
 
 
@@ -95,13 +84,15 @@ def run_job(
     names = table_columns(scorer.model.labels, options)
     with locked(place.out.with_name(f".{place.out.name}.lock"), str(place.out)):
         remove_unfinished(place.out.parent, place.out.name)
-        open_folder(place, describe_job(scorer, options, names), resume=resume)
+        job = describe_job(scorer, options, names)
+        open_folder(place, job, resume=resume)
         marks, receipts = [], []
         for task in make_tasks(source, place):
             marks.append(task.fingerprint)
             receipts.append(read_receipt(task))
         refuse_other_parts(place, len(receipts))
-        left = (task for task in make_tasks(source, place, marks) if not receipts[task.number])
+        write_json(place.parts / JOB, {**job, "shards": len(receipts)})
+        left = Tasks(source, place, marks, receipts)
         done = [receipt for receipt in receipts if receipt]
         rows = sum(receipt.rows for receipt in done)
         bar = progress(desc="scoring", unit="image", initial=rows, total=source.count, disable=bool(run))  # it has bars
@@ -124,11 +115,31 @@ def run_job(
                 tqdm.write(f"error: {line}", file=sys.stderr)
             remedy = f"the other {len(done)} are in {place.parts}, and --resume continues"
             raise UserError(f"{failures[-1]}; {len(failures)} of {len(receipts)} shards failed; {remedy}")
+        parts = [part_of(place.parts, number, place.suffix) for number in range(len(receipts))]
+        if missing := [part for part in parts if not part.exists()]:
+            remedy = "all machines need the output's folder at the same path, on shared storage"
+            raise UserError(f"{missing[0]}: not there, though a worker wrote it; {remedy}")
         if not place.is_folder:
-            parts = [part_of(place.parts, number, place.suffix) for number in range(len(receipts))]
             write_rows((row for part in parts for row in read_partial(part)), place.out, names)
             remove_parts(place.parts)
         return Done(sum(d.rows for d in done), sum(d.failed for d in done))
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The shards that have no receipt; runners show how many there are."""
+
+    source: Source
+    place: Place
+    marks: Sequence[str]
+    receipts: Sequence[Done | None]
+
+    def __len__(self) -> int:
+        return sum(receipt is None for receipt in self.receipts)
+
+    def __iter__(self) -> Iterator[ScoreShard]:
+        tasks = make_tasks(self.source, self.place, self.marks)
+        return (task for task in tasks if self.receipts[task.number] is None)
 
 
 def remove_parts(folder: Path) -> None:

@@ -62,7 +62,7 @@ def is_table_of_scores(path: Path) -> bool:
             names = list(json.loads(line)) if path.suffix == ".jsonl" else next(csv.reader([line]))
     except (OSError, ValueError, TypeError, StopIteration, csv.Error):  # pyarrow's errors are ValueErrors
         return False
-    return [names[0], names[-1]] == [*columns()[:1], *columns()[-1:]]
+    return [*names[:1], *names[-1:]] == [*columns()[:1], *columns()[-1:]]
 
 
 def write_rows(rows: Rows, path: Path, names: Sequence[str], metadata: Mapping[str, str] | None = None) -> None:

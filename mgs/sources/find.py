@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from mgs.sources.archives import ArchiveShard, read_part
 from mgs.sources.find_files import choose_images, is_hidden
 from mgs.sources.item import Item, Shard, absolute, cut, shard_size
 from mgs.sources.members import SUFFIXES
-from mgs.sources.parquet import ARROW, ParquetShard, read_parquet
+from mgs.sources.parquet import ARROW, ParquetShard, read_parquet, reading
 from mgs.sources.places import (
     expand,
     files_below,
@@ -34,7 +35,8 @@ from mgs.sources.tables import STDIN, TableOptions, TableReader
 PARQUET = (".parquet", *ARROW)
 TABLES = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json")
 BESIDE = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's tables of a folder's images
-JOB = "job.json"  # lies beside the parts of scores
+JOB = "job.mgs.json"  # lies beside the parts of scores
+PART_NAME = re.compile(r"\.?part-(\d{5,})\.(?:parquet|jsonl|partial)")  # of scores
 OPENED = 32  # at once, where one of them is a URL
 Part = Item | Shard
 
@@ -146,7 +148,7 @@ def read_folder(folder: str, options: TableOptions) -> list[Iterable[Part]]:
     """
     files = sorted(file for file in files_below(folder) if not is_hidden(file, folder))
     scored = {parent_of(file) for file in files if name_of(file) == JOB}
-    files = [file for file in files if parent_of(file) not in scored or not name_of(file).startswith("part-")]
+    files = [file for file in files if parent_of(file) not in scored or not PART_NAME.fullmatch(name_of(file))]
     beside = {parent_of(file): file for file in files if name_of(file) in BESIDE}
     readers: list[Iterable[Part]] = []
     for place, table in sorted(beside.items()):
@@ -175,8 +177,10 @@ def read_folder(folder: str, options: TableOptions) -> list[Iterable[Part]]:
 def read_metadata_table(table: str, options: TableOptions) -> Iterable[Part] | None:
     """A table of a folder's images, if it has a column file_name."""
     if is_parquet(table):
-        shards = list(read_parquet(table, options))
-        return shards if shards and shards[0].columns.images == ("file_name",) else None
+        with reading(table) as opened:
+            if "file_name" not in opened.names:
+                return None
+        return list(read_parquet(table, options))
     reader = TableReader(table, options)
     return reader if "file_name" in reader.column_names() else None
 

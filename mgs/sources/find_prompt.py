@@ -11,12 +11,11 @@ from typing import Any, TypeAlias
 
 from mgs.errors import UserError
 from mgs.files import Fence
-from mgs.images.decode import BadImage
 from mgs.images.generator_syntax import clean_generator_syntax
 from mgs.images.metadata import MAX_PROMPT, as_text, read_metadata, split_parameters
 from mgs.images.text_fields import open_regular
 from mgs.sources.item import Item, Origin
-from mgs.sources.places import is_remote, read_image_file
+from mgs.sources.places import NoFile, is_remote, read_image_file
 
 Finder: TypeAlias = "Callable[[Item, bytes | None], tuple[str, Origin] | None]"  # from an item and its file's content
 MAX_BYTES = 1 << 20  # of a file beside an image
@@ -74,18 +73,22 @@ def from_sidecar(item: Item, content: bytes | None) -> tuple[str, Origin] | None
 
 
 def read_beside(place: str, suffix: str) -> bytes:
-    """The content of the file that has an image's name with another suffix; nothing for what is none."""
+    """The content of the file that has an image's name with another suffix; nothing for what is none.
+
+    Raises `BadImage` where a store does not answer.
+    """
     if not place:
         return b""
     try:
         if is_remote(place):
-            return read_image_file(place.rpartition(".")[0] + suffix)
+            folder, slash, name = place.rpartition("/")
+            return read_image_file(f"{folder}{slash}{PurePosixPath(name).stem}{suffix}")
         beside = Path(place).with_suffix(suffix)
         if not Fence(beside.parent).holds(beside):
             return b""
         with open_regular(beside) as stream:
             return stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError, BadImage):
+    except (OSError, ValueError, NoFile):
         return b""
 
 

@@ -69,14 +69,17 @@ class ParquetShard:
             data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
             if isinstance(data, str):  # a path rather than bytes
                 data, path = None, data
-            name = str(path or (record[key] if key else None) or f"{self.file}:{number}:{column}")
+            named = record[key] if key else None
+            own = [named, path] if "name" in self.options.columns else [path, named]
+            name = str(next((one for one in own if one not in (None, "")), f"{self.file}:{number}:{column}"))
             if data is not None:
                 yield Item(name, "", prompt, data)
             elif path:
-                name = (part_folder(record[self.columns.folder], where) if self.columns.folder else "") + path.strip()
-                name = name.replace("\\", "/")
+                folder = part_folder(record[self.columns.folder], where) if self.columns.folder else ""
+                path = folder + path.strip().replace("\\", "/")
+                name = name if named and name == str(named) else path
                 try:
-                    yield Item(name, root.place(name, where), prompt)
+                    yield Item(name, root.place(path, where), prompt)
                 except UserError as error:  # one bad row ends no job
                     yield Item(name, "", prompt, problem=str(error))
             else:
@@ -87,15 +90,17 @@ def read_parquet(file: str, options: TableOptions) -> Iterator[ParquetShard]:
     """A file's spans of rows, which end where its row groups do if those are not too long. Raises `UserError`."""
     with reading(file) as opened:
         columns = choose_columns(opened.names, options.columns, file)
-        check_types(opened.schema, columns, file)
+        holds_bytes = check_types(opened.schema, columns, file)
         lengths = opened.lengths
     refuse_two_prompts(columns, options, file)
     span = partial(ParquetShard, file, stamp(file), columns, options)
+    if not sum(lengths):
+        raise UserError(f"{file}: no rows; leave it out, or write it again")
     size = shard_size(sum(lengths))
     start = rows = 0
     for length in lengths:
         rows += length
-        while rows >= 2 * size:  # of one long row group
+        while rows >= 2 * size and not holds_bytes:  # of one long row group, which is quickly read up to there
             yield span(start, size)
             start, rows = start + size, rows - size
         if rows >= size:
@@ -105,9 +110,11 @@ def read_parquet(file: str, options: TableOptions) -> Iterator[ParquetShard]:
         yield span(start, rows)
 
 
-def check_types(schema: pa.Schema, columns: Columns, file: str) -> None:
-    """Raise a `UserError` for a column whose values are no images, or no prompts."""
+def check_types(schema: pa.Schema, columns: Columns, file: str) -> bool:
+    """Whether images are bytes rather than paths. Raises `UserError` for values that are no images, or no prompts."""
     import pyarrow as pa
+
+    holds_bytes = False
 
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
@@ -116,6 +123,7 @@ def check_types(schema: pa.Schema, columns: Columns, file: str) -> None:
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         if column in columns.images:
+            holds_bytes |= not any(test(kind) for test in text)
             packed = pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}
             right, wanted = packed or any(test(kind) for test in (*text, *binary)), "bytes, {bytes, path}, or paths"
         else:
@@ -123,6 +131,7 @@ def check_types(schema: pa.Schema, columns: Columns, file: str) -> None:
             right, wanted = whole or any(test(kind) for test in text), "text"
         if not right:
             raise UserError(f"{file}: column {column!r} has {kind}, not {wanted}; name another with --columns")
+    return holds_bytes
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,8 @@ def reading(file: str) -> Iterator[Opened]:
                 lengths = [opened.metadata.row_group(i).num_rows for i in groups]
                 yield Opened(opened.schema_arrow, lengths, parquet=opened)
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # all of them of damage, too
-            raise UserError(f"{file}: {reason_of(error)}; download or write it again") from None
+            remedy = "--resume continues when it can be read" if is_remote(file) else "download or write it again"
+            raise UserError(f"{file}: {reason_of(error)}; {remedy}") from None
 
 
 def open_arrow(pa: Any, stream: Any) -> Any:

@@ -20,6 +20,10 @@ PAUSES = (0.5, 2.0)  # seconds before an image of a store is asked for again
 MOST_NAMES = 1_000_000  # that one pattern with braces may stand for
 
 
+class NoFile(BadImage):
+    """There is no such file."""
+
+
 def is_remote(place: str) -> bool:
     """Whether a place is a URL rather than a path."""
     return bool(SCHEME.match(place))
@@ -64,7 +68,7 @@ def read_image_file(place: str) -> bytes:
             data: bytes = system.cat_file(path)
             return data
         except FileNotFoundError:
-            raise BadImage(f"{place}: no such file") from None
+            raise NoFile(f"{place}: no such file") from None
         except UserError as error:
             raise BadImage(str(error)) from None
         except Exception as error:  # the network's, mostly
@@ -199,7 +203,7 @@ class Root:
         """Where an image lies, by its name in a table; `UserError`, beginning with `where`, if that is outside."""
         if self.fence:
             place = os.path.join(self.folder, name.removeprefix("./")).removeprefix("./")
-            inside = self.fence.holds(place)
+            inside = not is_remote(name) and self.fence.holds(place)
         else:
             place = f"{self.folder.rstrip('/')}/{name}"
             inside = not is_remote(name) and not name.startswith("/") and ".." not in name.split("/")

@@ -72,6 +72,8 @@ class TableReader:
         if records := self.json_reader():
             if self.columns is None and (names := self.column_names()):
                 self.choose(names)
+            elif self.columns is None:
+                raise UserError(f'{self.name}: no rows with columns; each must name an image, as in {{"image": ...}}')
             return records()
         return self.rows(Path(self.table).suffix.lower())
 
@@ -138,7 +140,9 @@ class TableReader:
                     raise UserError(f"{where}: blank {column}; name the image, or delete the row")
                 if columns.folder:
                     name = part_folder(record.get(columns.folder), where) + name
-                yield Item(name, self.root.place(name, where), prompt)
+                place = self.root.place(name, where)
+                key = as_cell(record.get(columns.names[0]), where) if "name" in self.options.columns else ""
+                yield Item(key or name, place, prompt)
 
 
 def refuse_two_prompts(columns: Columns, options: TableOptions, where: str) -> None:
