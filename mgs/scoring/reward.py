@@ -1,0 +1,121 @@
+"""MGS as a reward: what those who train image generators by reinforcement learning call with a batch of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgs.dimensions import MOS_MAX
+from mgs.errors import UserError
+from mgs.images.inputs import CHANNELS, ImageInput, as_images, as_prompt, as_prompts
+from mgs.scoring.score import Score
+from mgs.scoring.scorer import Scorer
+
+Images: TypeAlias = "Sequence[ImageInput] | np.ndarray | Tensor"
+SMALLEST = 1e-6  # of a batch's standard deviation: images that score alike differ by nothing
+
+
+class Reward:
+    """A function from images and prompts to one number each, higher is better.
+
+    `weights` mix the dimensions, as in `{"quality": 0.5, "correspondence": 0.5}`; by default all that the scorer gives
+    count alike. The number is their weighted mean, on 0-1: MOS's 0-5 divided by five, never clamped, so that a bare
+    CLIP may leave that range. With `standardize`, each dimension is first brought to mean 0 and standard deviation 1
+    within the call's images, so that a weight means the same for a dimension that varies little.
+
+    No gradients are kept, and the images are not changed. Any number of threads may call it. Raises `UserError` for
+    weights that the scorer does not give.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | str | Path,
+        weights: Mapping[str, float] | None = None,
+        *,
+        standardize: bool = False,
+        on_bad: Literal["raise", "nan"] = "raise",
+    ) -> None:
+        """`scorer` may be a checkpoint, a fold's or a run's folder. `on_bad` is for images that cannot be scored."""
+        self.scorer = scorer if isinstance(scorer, Scorer) else Scorer.load(scorer)
+        self.weights: dict[str, float] = dict.fromkeys(self.scorer.scored, 1.0) if weights is None else dict(weights)
+        self.standardize, self.on_bad = standardize, on_bad
+        check_weights(self.weights, self.scorer)
+        if on_bad not in ("raise", "nan"):
+            raise UserError(f"on_bad={on_bad!r}: say raise, or nan")
+
+    def __call__(
+        self, images: Images, prompts: Sequence[str | None] | None = None, metadata: Any = None
+    ) -> list[float]:
+        """A reward for each image, in order; `metadata`, which trainers pass along, is not read.
+
+        Images are a list of Pillow images, arrays, tensors, files or files' contents; or a batch, uint8 or floats on
+        0-1, (N, C, H, W) or (N, H, W, C), on any device. There is one prompt for each. Raises `ValueError` for another
+        number of prompts, for a missing one that a dimension needs, and for an image that cannot be scored, unless
+        `on_bad` is nan: then its reward is NaN.
+        """
+        values = self.score(images, prompts)
+        total = math.fsum(self.weights.values())
+        columns = [(self.weights[name] / total, standardized(values[name]) if self.standardize else values[name])
+                   for name in self.weights]  # fmt: skip
+        return [math.fsum(weight * column[i] for weight, column in columns) for i in range(len(columns[0][1]))]
+
+    def score(self, images: Images, prompts: Sequence[str | None] | None = None) -> dict[str, list[float]]:
+        """Each weighted dimension's scores on 0-1, of images and prompts as in a call; not standardized."""
+        if isinstance(images, Tensor):
+            images = images.detach().cpu()  # all at once
+        batch = as_images(channels_first(images) if isinstance(images, (np.ndarray, Tensor)) else images)
+        texts = [as_prompt(prompt) for prompt in as_prompts(prompts, len(batch))]
+        if missing := [name for name in self.weights if name in self.scorer.model.needs_prompt and None in texts]:
+            raise ValueError(f"{', '.join(missing)}: judged against a prompt; give one for each image")
+        scores = list(self.scorer.score_stream(zip(batch, texts, strict=True)))
+        if self.on_bad == "raise":
+            raise_bad(scores)
+        return {name: [as_share(getattr(score, name)) for score in scores] for name in self.weights}
+
+
+def check_weights(weights: Mapping[str, float], scorer: Scorer) -> None:
+    """Raise a `UserError` for a mix of dimensions that is none."""
+    if unknown := [name for name in weights if name not in scorer.scored]:
+        raise UserError(f"weights {', '.join(unknown)}: {scorer.name} gives {', '.join(scorer.scored)}")
+    if not weights or not all(math.isfinite(weight) and weight > 0 for weight in weights.values()):
+        raise UserError(f"weights {weights}: give positive numbers, such as {{'quality': 0.5, 'correspondence': 0.5}}")
+
+
+def channels_first(images: np.ndarray | Tensor) -> np.ndarray | Tensor:
+    """A batch with its channels where `Scorer` looks for them: (N, C, H, W) of a tensor, (N, H, W, C) of an array.
+
+    Where both ends could be channels, a batch is what its kind mostly is. A single image has no batch axis.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images {tuple(images.shape)}: give (N, C, H, W) or (N, H, W, C), or a list of images")
+    first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
+    if isinstance(images, Tensor):
+        return images.permute(0, 3, 1, 2) if last and not first else images
+    return images.transpose(0, 2, 3, 1) if first and not last else images
+
+
+def as_share(score: float | None) -> float:
+    """A score on 0-1; NaN for none."""
+    return math.nan if score is None else score / MOS_MAX
+
+
+def raise_bad(scores: Sequence[Score]) -> None:
+    """Raise a `ValueError` that names the images that could not be scored."""
+    if bad := [(number, score.status) for number, score in enumerate(scores) if score.failed]:
+        number, status = bad[0]
+        remedy = "on_bad='nan' gives NaN for these"
+        raise ValueError(f"image {number}, and {len(bad) - 1} others of {len(scores)}: {status}; {remedy}")
+
+
+def standardized(values: Sequence[float]) -> list[float]:
+    """Values with mean 0 and standard deviation 1 among those that are numbers; 0 where all are alike."""
+    column = torch.tensor(values, dtype=torch.float64)
+    known = column[column.isfinite()]
+    spread = known.std(correction=0) if len(known) else torch.ones(())
+    return [float(value) for value in (column - known.mean()) / spread.clamp_min(SMALLEST)]
