@@ -414,7 +414,7 @@ def test_what_was_taken_before_an_error_is_scored_first(batcher):
     found = []
     with pytest.raises(UserError, match="prompt 3"):
         found.extend(score_pairs(batcher, pairs, 2))
-    assert [one.found["quality"] for one in found] == [0, 1, 2, 3]
+    assert [one.found["quality"] for one in found] == [0, 1, 2, 3, 4]
 
 
 def test_a_stream_that_is_left_leaves_nothing_in_the_queue(batcher, engine, monkeypatch):

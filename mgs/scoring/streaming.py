@@ -63,11 +63,12 @@ def score_all(
     try:
         with ThreadPoolExecutor(DECODERS) as pool:
             while failed is None:
+                taken = []
                 try:
-                    taken = list(itertools.islice(inputs, min(size, batcher.fits)))
+                    for one in itertools.islice(inputs, min(size, batcher.fits)):
+                        taken.append(one)  # a list would lose what came before an error
                 except Exception as error:  # of whoever gives the inputs
                     failed = error
-                    continue
                 if not taken:
                     break
                 loading = pool.map(lambda one: load(one, batcher.engine.cuts), taken)

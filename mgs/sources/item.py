@@ -90,8 +90,7 @@ class ListShard:
         """A hash of names, places and prompts."""
         digest = hashlib.sha256()
         for item in self.listed:
-            place = item.place if is_remote(item.place) else os.path.abspath(item.place)
-            digest.update(json.dumps([item.image, place, item.prompt]).encode())
+            digest.update(json.dumps([item.image, absolute(item.place), item.prompt]).encode())
         return digest.hexdigest()
 
     def items(self) -> Iterator[Item]:
