@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "training": ENGINE,
     "scoring": ENGINE | {"running", "sources", "training"},
     "filtering": GROUND | {"datasets", "images", "scoring", "sources"},
-    "serve": ENGINE | {"scoring", "sources"},
+    "serve": ENGINE | {"running", "scoring", "sources"},
     "recipes": ENGINE | {"running", "training"},
     "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "serve", "sources", "training"},
 }

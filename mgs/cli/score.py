@@ -81,8 +81,7 @@ def score(
         raise UserError("--devices, --ray: name one of the two; a Ray cluster finds its devices itself")
     if named and words.setting("device"):
         raise UserError("--devices: says where to score already; leave out --set device=...")
-    if ray and words.setting("device") not in ("", "auto", "cpu", "cuda"):
-        raise UserError(f"--set device={words.setting('device')}: with --ray, say cpu or cuda, or leave it out")
+    device = words.device_on_ray() if ray else "auto"
     if out:
         place = Place.of(out)
         refuse_input(place.out, [*(images or []), *([table] if table else [])])
@@ -98,7 +97,7 @@ def score(
     options = ScoreOptions(prompts, scorer.check_style(prompt_style), batch_size, precision)
     if out:
         work = ScoreWork(partial(open_on, words=words.exactly(scorer)), options, os.getcwd(), named.count("cpu"))
-        run = partial(run_tasks, devices=named, ray=ray, device=words.setting("device") or "auto")
+        run = partial(run_tasks, devices=named, ray=ray, device=device)
         done = run_job(source, scorer, work, out, resume=resume, run=run if elsewhere else None)
         failed = done.failed
         print(f"{out}: {done.rows - failed} of {done.rows} images scored by {scorer.name}")

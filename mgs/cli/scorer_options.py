@@ -51,6 +51,13 @@ class ScorerWords:
         """What is set for device or precision; "" where nothing is."""
         return next((word.partition("=")[2] for word in self.settings if word.startswith(f"{key}=")), "")
 
+    def device_on_ray(self) -> str:
+        """`auto`, `cpu` or `cuda`; raises `UserError` for a GPU by its number."""
+        device = self.setting("device") or "auto"
+        if device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"--set device={device}: with --ray, say cpu or cuda, or leave it out")
+        return device
+
 
 def open_on(device: str, words: ScorerWords) -> Scorer:
     """The scorer of a process of its own, on its device."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,12 +20,20 @@ from mgs.cli.scorer_options import (
     SETTINGS_HELP,
     STYLE_HELP,
     ScorerWords,
+    open_on,
     open_scorer,
 )
 from mgs.errors import UserError
 
+if TYPE_CHECKING:
+    from mgs.scoring.mix import Mix
+    from mgs.scoring.scorer import Scorer
+    from mgs.serve.ray_serve import Replicas
+
 NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 TOKEN_HELP = "who asks must send this as a bearer token"
+RAY_HELP = "serve by replicas on a Ray cluster: its address, such as auto; local starts one here"
+REPLICAS_HELP = "with --ray: a number such as 4, or 1-4, as requests need; default: one for each GPU"
 REWARD_HELP = "the mix that reward clients get, such as quality=0.5,correspondence=0.5; default: all alike"
 
 
@@ -42,30 +54,81 @@ def serve(
     max_pixels: Annotated[int, typer.Option(min=1, help="pixels of an image")] = 1 << 25,
     queue: Annotated[int, typer.Option(min=1, help="images that may wait; more are told to come again")] = 256,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds for a request to arrive, and to be scored")] = 60,
+    ray: Annotated[str | None, typer.Option(help=RAY_HELP)] = None,
+    replicas: Annotated[str | None, typer.Option(help=REPLICAS_HELP)] = None,
 ) -> None:
     """Serve scores over HTTP, with a page, until Ctrl-C or SIGTERM."""
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise UserError(f"mgs serve: needs {', '.join(missing)}; pip install 'mgs[web]'")
-    from mgs.scoring.reward import mix_for
+    if ray and importlib.util.find_spec("ray") is None:
+        raise UserError("mgs serve --ray: needs ray; pip install 'mgs[scale,web]'")
+    if replicas and not ray:
+        raise UserError("--replicas: are a Ray cluster's; name it with --ray, or leave them out")
+    if token is not None and not token.strip():
+        raise UserError("--token: empty; give one, or leave it out")
     from mgs.serve.limits import Limits
     from mgs.serve.run import Address, run_server
     from mgs.serve.service import Service
 
-    if token is not None and not token.strip():
-        raise UserError("--token: empty; give one, or leave it out")
     limits = Limits(max_images, max_mb << 20, max_pixels, timeout, queue)
     address = Address(host, port, token)
-    paths: list[Path | None] = [*checkpoint] if checkpoint else [None]
-    scorers = {}
-    for path in paths:
-        scorer = open_scorer(ScorerWords(path, tuple(settings or ()), zero_shot, clip, method))
-        scorers[str(path or scorer.name)] = scorer
-    default = next(iter(scorers.values()))
-    service = Service(scorers, limits, style=prompt_style, batch_size=batch_size)
+    paths: list[Path | None] = [*dict.fromkeys(checkpoint)] if checkpoint else [None]
+    words = [ScorerWords(path, tuple(settings or ()), zero_shot, clip, method) for path in paths]
     if not address.is_local and token is None:
         print(f"{host}: whoever reaches this machine can ask; --token asks them for one", file=sys.stderr)
-    print(f"scored by {', '.join(scorer.name for scorer in scorers.values())}", file=sys.stderr)
-    run_server(service, mix_for(default, parse_weights(reward)), address)
+    if ray:
+        from mgs.serve.ray_serve import Recipe, run_on_ray
+
+        count, device = parse_replicas(replicas), words[0].device_on_ray()
+        makers, mix = prepare_for_ray(words, reward, prompt_style)
+        recipe = Recipe(makers, mix, limits, address, prompt_style, batch_size, os.getcwd())
+        run_on_ray(recipe, ray, count, device)
+    else:
+        scorers = open_scorers(words)
+        service = Service(scorers, limits, style=prompt_style, batch_size=batch_size)
+        run_server(service, mix_of(scorers, reward), address)
+
+
+def open_scorers(words: Sequence[ScorerWords]) -> dict[str, Scorer]:
+    """Scorers by the names that requests call them by."""
+    opened = [(one, open_scorer(one)) for one in words]
+    print(f"scored by {', '.join(scorer.name for _, scorer in opened)}", file=sys.stderr)
+    return {str(one.checkpoint or scorer.name): scorer for one, scorer in opened}
+
+
+def mix_of(scorers: Mapping[str, Scorer], reward: str | None) -> Mix:
+    """The mix that reward clients get, of what the first scorer gives."""
+    from mgs.scoring.reward import mix_for
+
+    return mix_for(next(iter(scorers.values())), parse_weights(reward))
+
+
+def prepare_for_ray(
+    words: Sequence[ScorerWords], reward: str | None, style: str | None
+) -> tuple[dict[str, partial[Scorer]], Mix]:
+    """What makes the scorers in other processes, by name, and the mix.
+
+    They are opened here once, so that mistakes are told at once, and all processes open the same checkpoint.
+    """
+    scorers = open_scorers([one.on("cpu", precision="fp32") for one in words])
+    for scorer in scorers.values():
+        scorer.check_style(style)
+    exact = [one.exactly(scorer) for one, scorer in zip(words, scorers.values(), strict=True)]
+    return {name: partial(open_on, words=one) for name, one in zip(scorers, exact, strict=True)}, mix_of(
+        scorers, reward
+    )
+
+
+def parse_replicas(text: str | None) -> Replicas | None:
+    """`4` or `1-4` as numbers of replicas. Raises `UserError` for what is neither."""
+    from mgs.serve.ray_serve import Replicas
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,3})(?:-([1-9]\d{0,3}))?", text.strip())
+    if not found or int(found[2] or found[1]) < int(found[1]):
+        raise UserError(f"--replicas {text}: give a number such as 4, or the least and the most such as 1-4")
+    return Replicas(int(found[1]), int(found[2] or found[1]))
 
 
 def parse_weights(text: str | None) -> dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import pickle
@@ -17,7 +18,7 @@ from mgs.running.screen import Screen
 from mgs.running.words import LOCAL
 from mgs.running.work import TRIES, Outcome, Work, attempt, explain, refuse_to_start
 
-INSTALL = "run pip install 'ray[data]'"
+INSTALL = "pip install 'ray[data]'"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}  # no reports; every worker's line, also equal ones
 PATIENCE = 10.0  # seconds for a cluster's first answer; Ray itself would try for minutes
 
@@ -72,10 +73,7 @@ def run_on_ray(work: Work, tasks: Sequence[Any], address: str, device: str) -> I
     """
     ray, ours = connect(address)
     try:
-        gpus = ray.cluster_resources().get("GPU", 0)
-        if device == "cuda" and not gpus:
-            raise UserError("device=cuda: the Ray cluster has no GPU; add a machine that has one, or use device=cpu")
-        on_gpu = bool(gpus) and device != "cpu"
+        on_gpu = count_gpus(ray, device) > 0
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         # One task at a time for each worker, since one that waits behind a long task could be done elsewhere. By
@@ -116,17 +114,26 @@ def run_on_ray(work: Work, tasks: Sequence[Any], address: str, device: str) -> I
             ray.shutdown()
 
 
-def connect(address: str) -> tuple[Any, bool]:
-    """The module `ray`, connected to the cluster, and whether this made the connection.
+def count_gpus(ray: Any, device: str) -> int:
+    """How many GPUs workers may take: none if `device` is cpu. Raises `UserError` if it is cuda and there is none."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cuda" and not gpus:
+        raise UserError("device=cuda: the Ray cluster has no GPU; add a machine that has one, or use device=cpu")
+    return 0 if device == "cpu" else gpus
+
+
+def connect(address: str, part: str = "ray.data", install: str = INSTALL) -> tuple[Any, bool]:
+    """The module `ray` with a part of it, connected to the cluster, and whether this made the connection.
 
     Raises `UserError` if Ray is not installed, or the cluster is not reached.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})  # read by Ray's import
     try:
         import ray
-        import ray.data
+
+        importlib.import_module(part)
     except ImportError as error:
-        raise UserError(f"--ray: Ray is not installed ({error}); {INSTALL}") from None
+        raise UserError(f"--ray: Ray is not installed ({error}); run {install}") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return ray, False

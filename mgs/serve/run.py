@@ -51,6 +51,11 @@ class Address:
             remedy = "choose another with --port" if error.errno == errno.EADDRINUSE else "see --host and --port"
             raise UserError(f"{self.host}:{self.port}: {error.strerror}; {remedy}") from None
 
+    def show(self, port: int) -> None:
+        """Print where the server answers, now that it does."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        print(f"http://{host}:{port}/  the page; /docs tells what programs may send", flush=True)
+
 
 def run_server(service: Service, mix: Mix, address: Address) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one stops at once. Raises `UserError` for an address in use."""
@@ -68,8 +73,7 @@ def run_server(service: Service, mix: Mix, address: Address) -> None:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=math.ceil(service.limits.seconds),
     )
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    print(f"http://{host}:{listening.getsockname()[1]}/  the page; /docs tells what programs may send", flush=True)
+    address.show(listening.getsockname()[1])
     with forgotten_signals(), listening:
         uvicorn.Server(config).run(sockets=[listening])
 
