@@ -99,7 +99,7 @@ async function rescore(card) {
     await ready;
     await inTurn(abort.signal, () => work(card, abort.signal));
   } catch (error) {
-    card.problem = card.abort === abort ? error.message : card.problem;
+    if (card.abort === abort) card.problem = error.message;
   }
   if (card.abort !== abort) return; // another prompt took over, or it was given up
   card.abort = null;
@@ -118,35 +118,33 @@ async function work(card, signal) {
   }
   showCard(card, "Scoring…");
   const by = checkpoint.name;
-  const entry = await score(card, by, false, signal);
+  const entry = await score(card, by, false, signal, (state) => showCard(card, state));
   Object.assign(card, { entry, checkpoint: by });
 }
 
 /** The prompt inside the file, and where in it. */
-async function findPrompt(card, signal) {
-  const body = new FormData();
-  body.append("images", card.file, card.file.name);
-  const answer = await ask("prompt", { body, signal, onBusy: (seconds) => showBusy(card, seconds) });
-  return (await answer.json()).results[0];
+function findPrompt(card, signal) {
+  return askOf(card, "prompt", {}, signal, (state) => showCard(card, state));
 }
 
-async function score(card, by, isExplained, signal) {
-  const body = new FormData();
-  body.append("images", card.file, card.file.name);
+/** The server's entry for a card, by the checkpoint `by`; `tell` gets a text while the server is busy. */
+function score(card, by, isExplained, signal, tell) {
+  const fields = { checkpoint: by, explain: isExplained };
   // The server finds a prompt inside a file itself, and takes the generator's syntax out of it.
-  if (card.inside?.prompt !== card.prompt || card.inside.isGiven) body.append("prompts", card.prompt);
-  body.append("checkpoint", by);
-  if (isExplained) body.append("explain", "true");
-  const answer = await ask("score", { body, signal, onBusy: (seconds) => showBusy(card, seconds) });
-  return (await answer.json()).results[0];
+  if (card.inside?.prompt !== card.prompt || card.inside.isGiven) fields.prompts = card.prompt;
+  return askOf(card, "score", fields, signal, tell);
 }
 
-function showBusy(card, seconds) {
-  showCard(card, `The server is busy. Trying again in ${seconds} s…`);
+async function askOf({ file }, path, fields, signal, tell) {
+  const body = new FormData();
+  body.append("images", file, file.name);
+  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  const answer = await ask(path, { body, signal, onBusy: (seconds, reason) => tell(`Waiting ${seconds} s: ${reason}`) });
+  return (await answer.json()).results[0];
 }
 
 function explain(card) {
-  const load = async (signal) => (card.reasons ??= await score(card, card.checkpoint, true, signal));
+  const load = async (signal, tell) => (card.reasons ??= await score(card, card.checkpoint, true, signal, tell));
   openReasons({ name: card.file.name, url: card.url, prompt: card.prompt }, load);
 }
 

@@ -35,7 +35,8 @@ function getTurn(signal) {
 }
 
 /**
- * The server's answer. A busy server (503) is asked again after the time that it names, which `onBusy` is told in seconds.
+ * The server's answer. A server that is busy (503) is asked again after the seconds that it names; `onBusy` gets these
+ * and its reason.
  * Rejects with an `Error` in words, or with the signal's reason.
  */
 export async function ask(path, { signal, body, onBusy } = {}) {
@@ -48,7 +49,7 @@ export async function ask(path, { signal, body, onBusy } = {}) {
       await askForToken(token, signal);
     } else if (answer.status === 503) {
       const seconds = Number(answer.headers.get("Retry-After")) || 1;
-      onBusy?.(seconds);
+      onBusy?.(seconds, await readDetail(answer));
       await pause(seconds, signal);
     } else {
       throw new Error(await readDetail(answer));

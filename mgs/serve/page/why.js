@@ -13,7 +13,7 @@ export function make(tag, text = "", attributes = {}) {
   return element;
 }
 
-/** Open the dialog for an image, and fill it with the entry that `load` gets from the server. */
+/** Open the dialog for an image, and fill it with the entry that `load(signal, tell)` gets from the server. */
 export async function openReasons({ name, url, prompt }, load) {
   const dialog = $("#why");
   const closed = new AbortController();
@@ -23,7 +23,7 @@ export async function openReasons({ name, url, prompt }, load) {
   $("#why-state").textContent = "Looking for the reasons…";
   dialog.showModal();
   try {
-    const entry = await load(closed.signal);
+    const entry = await load(closed.signal, (state) => ($("#why-state").textContent = state));
     closed.signal.throwIfAborted();
     if (!entry.explanation) throw new Error(entry.status);
     $("#why-state").textContent = "";
