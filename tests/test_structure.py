@@ -49,8 +49,9 @@ MAY_IMPORT = {
     "training": ENGINE,
     "scoring": ENGINE | {"running", "sources", "training"},
     "filtering": GROUND | {"datasets", "images", "scoring", "sources"},
+    "serve": ENGINE | {"scoring", "sources"},
     "recipes": ENGINE | {"running", "training"},
-    "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "sources", "training"},
+    "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "serve", "sources", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,9 +1,11 @@
 """Folds trained side by side are the same folds, whatever dies meanwhile; one that fails stops no other."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -114,6 +116,15 @@ def workers_of(process):
     return found
 
 
+def trainer_of(fold):
+    """Process id of the worker that trains a fold: the one that holds its lock; 0 where none does."""
+    layout = "hhqqi4x"  # C's `struct flock`, whose last field tells who holds the lock that is asked for
+    asked = struct.pack(layout, fcntl.F_WRLCK, 0, 0, 0, 0)
+    with fold.with_name(f".{fold.name}.lock").open() as lock:
+        *_, holder = struct.unpack(layout, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+    return holder
+
+
 def wait_for(condition):
     for _ in range(6000):
         if found := condition():
@@ -140,8 +151,8 @@ def test_killed_workers_and_a_killed_command_lose_nothing(here):
     with start(here, "--then-test", *words, "--devices", "cpu,cpu") as process:  # loses a worker
         wait_for(lambda: workers_of(process))
         begun = {path: path.stat().st_mtime_ns for path in run.glob("fold_*/last.pt")}
-        wait_for(lambda: any(path.exists() and path.stat().st_mtime_ns > then for path, then in begun.items()))
-        os.kill(workers_of(process)[0], signal.SIGKILL)
+        resumed = wait_for(lambda: [path for path, then in begun.items() if path.stat().st_mtime_ns > then])
+        os.kill(trainer_of(resumed[0].parent), signal.SIGKILL)
         out, err = process.communicate()
     assert process.returncode == 0, err
     assert out.count("resumes from epoch") == 3  # two folds, one of them twice

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from mgs.dimensions import MOS_MAX
 from mgs.errors import UserError
 from mgs.images.inputs import CHANNELS, ImageInput, as_images, as_prompt, as_prompts
+from mgs.scoring.mix import Mix, as_share
 from mgs.scoring.score import Score
 from mgs.scoring.scorer import Scorer
 
 Images: TypeAlias = "Sequence[ImageInput] | np.ndarray | Tensor"
-SMALLEST = 1e-6  # of a batch's standard deviation: images that score alike differ by nothing
 
 
 class Reward:
@@ -43,9 +40,7 @@ class Reward:
     ) -> None:
         """`scorer` may be a checkpoint, a fold's or a run's folder. `on_bad` is for images that cannot be scored."""
         self.scorer = scorer if isinstance(scorer, Scorer) else Scorer.load(scorer)
-        self.weights: dict[str, float] = dict.fromkeys(self.scorer.scored, 1.0) if weights is None else dict(weights)
-        self.standardize, self.on_bad = standardize, on_bad
-        check_weights(self.weights, self.scorer)
+        self.mix, self.on_bad = mix_for(self.scorer, weights, standardize=standardize), on_bad
         if on_bad not in ("raise", "nan"):
             raise UserError(f"on_bad={on_bad!r}: say raise, or nan")
 
@@ -59,11 +54,7 @@ class Reward:
         number of prompts, for a missing one that a dimension needs, and for an image that cannot be scored, unless
         `on_bad` is nan: then its reward is NaN.
         """
-        values = self.score(images, prompts)
-        total = math.fsum(self.weights.values())
-        columns = [(self.weights[name] / total, standardized(values[name]) if self.standardize else values[name])
-                   for name in self.weights]  # fmt: skip
-        return [math.fsum(weight * column[i] for weight, column in columns) for i in range(len(columns[0][1]))]
+        return self.mix.total(self.score(images, prompts))
 
     def score(self, images: Images, prompts: Sequence[str | None] | None = None) -> dict[str, list[float]]:
         """Each weighted dimension's scores on 0-1, of images and prompts as in a call; not standardized."""
@@ -71,20 +62,20 @@ class Reward:
             images = images.detach().cpu()  # all at once
         batch = as_images(channels_first(images) if isinstance(images, (np.ndarray, Tensor)) else images)
         texts = [as_prompt(prompt) for prompt in as_prompts(prompts, len(batch))]
-        if missing := [name for name in self.weights if name in self.scorer.model.needs_prompt and None in texts]:
+        if missing := [name for name in self.mix.weights if name in self.scorer.model.needs_prompt and None in texts]:
             raise ValueError(f"{', '.join(missing)}: judged against a prompt; give one for each image")
         scores = list(self.scorer.score_stream(zip(batch, texts, strict=True)))
         if self.on_bad == "raise":
             raise_bad(scores)
-        return {name: [as_share(getattr(score, name)) for score in scores] for name in self.weights}
+        return {name: [as_share(getattr(score, name)) for score in scores] for name in self.mix.weights}
 
 
-def check_weights(weights: Mapping[str, float], scorer: Scorer) -> None:
-    """Raise a `UserError` for a mix of dimensions that is none."""
+def mix_for(scorer: Scorer, weights: Mapping[str, float] | None = None, *, standardize: bool = False) -> Mix:
+    """A mix of dimensions that the scorer gives, by default all of them alike. Raises `UserError` for others."""
+    weights = dict.fromkeys(scorer.scored, 1.0) if weights is None else dict(weights)
     if unknown := [name for name in weights if name not in scorer.scored]:
         raise UserError(f"weights {', '.join(unknown)}: {scorer.name} gives {', '.join(scorer.scored)}")
-    if not weights or not all(math.isfinite(weight) and weight > 0 for weight in weights.values()):
-        raise UserError(f"weights {weights}: give positive numbers, such as {{'quality': 0.5, 'correspondence': 0.5}}")
+    return Mix(weights, standardize)
 
 
 def channels_first(images: np.ndarray | Tensor) -> np.ndarray | Tensor:
@@ -100,22 +91,9 @@ def channels_first(images: np.ndarray | Tensor) -> np.ndarray | Tensor:
     return images.transpose(0, 2, 3, 1) if first and not last else images
 
 
-def as_share(score: float | None) -> float:
-    """A score on 0-1; NaN for none."""
-    return math.nan if score is None else score / MOS_MAX
-
-
 def raise_bad(scores: Sequence[Score]) -> None:
     """Raise a `ValueError` that names the images that could not be scored."""
     if bad := [(number, score.status) for number, score in enumerate(scores) if score.failed]:
         number, status = bad[0]
         remedy = "on_bad='nan' gives NaN for these"
         raise ValueError(f"image {number}, and {len(bad) - 1} others of {len(scores)}: {status}; {remedy}")
-
-
-def standardized(values: Sequence[float]) -> list[float]:
-    """Values with mean 0 and standard deviation 1 among those that are numbers; 0 where all are alike."""
-    column = torch.tensor(values, dtype=torch.float64)
-    known = column[column.isfinite()]
-    spread = known.std(correction=0) if len(known) else torch.ones(())
-    return [float(value) for value in (column - known.mean()) / spread.clamp_min(SMALLEST)]
