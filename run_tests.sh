@@ -19,6 +19,7 @@ PYTHON
 need 'pytest>=8.0' 'pytest-xdist>=3.2' 'hypothesis>=6.100' 'onnx>=1.21' 'onnxscript>=0.2' 'onnxruntime>=1.18' \
   'torchmetrics>=1.3' 'pyarrow>=23.0.1' 'duckdb>=2.0' 'huggingface_hub>=0.23' 'playwright>=1.40' 'open_clip_torch>=3.3' 'transformers>=4.56' 'aiohttp>=3.9'
 case " $* " in *" --all "*)
+  need 'axe-playwright-python>=0.1.4'
   need atheris || echo "no atheris for this machine: the fuzzing will be skipped" >&2
   need 'ray[data]>=2.50' || echo "no Ray for this machine: its tests will be skipped" >&2 ;;
 esac

@@ -39,7 +39,7 @@ function makeNode(card) {
   });
   image.src = card.url;
   const field = $("textarea", node);
-  field.addEventListener("change", () => editPrompt(card, field.value));
+  field.addEventListener("blur", () => editPrompt(card, field.value)); // "change" misses what Enter has taken since
   field.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
@@ -57,13 +57,13 @@ function nameButton(button, name) {
 }
 
 function editPrompt(card, text) {
-  if (text !== card.prompt) setPrompt(card, text);
+  if (text !== (card.prompt ?? "")) setPrompt(card, text);
 }
 
 /** Give a card a prompt, or null for the one inside its file, and score it with that. */
 function setPrompt(card, text) {
   card.prompt = text;
-  if (text !== null) showPrompt(card);
+  showPrompt(card);
   rescore(card);
 }
 
@@ -114,7 +114,7 @@ async function work(card, signal) {
     showCard(card, "Looking for its prompt…");
     card.inside ??= await findPrompt(card, signal);
     card.prompt = card.inside.prompt ?? "";
-    showPrompt(card);
+    if (!$("textarea", card.node).value) showPrompt(card); // else somebody is writing another
   }
   showCard(card, "Scoring…");
   const by = checkpoint.name;
@@ -155,12 +155,13 @@ function rescoreThose(chosen) {
 // What a card shows
 
 function showPrompt(card) {
-  $("textarea", card.node).value = card.prompt;
+  $("textarea", card.node).value = card.prompt ?? "";
   $(".place", card.node).textContent = placeOf(card);
 }
 
 function placeOf({ prompt, inside }) {
-  if (prompt === $("#for-all").value.trim() && prompt) return "for all";
+  if (prompt === null) return "";
+  if (prompt === $("#for-all").value.trim() && prompt) return "the one for all";
   if (inside && prompt === (inside.prompt ?? "")) return inside.prompt === null ? "none in the file" : `from ${inside.place}`;
   return prompt ? "yours" : "none";
 }
