@@ -4,7 +4,7 @@ import { ask, inTurn } from "./requests.js";
 import { make, openReasons } from "./why.js";
 
 const COLUMNS = ["image", "prompt", "prompt_read", "quality", "authenticity", "correspondence", "overall", "status", "checkpoint"];
-const UNSCORED = -Number.MAX_VALUE; // sorts behind every score, and behind no other by chance
+const UNSCORED = -Number.MAX_VALUE; // sorts behind every score; differences of infinities would be no numbers
 const CANCELLED = "Cancelled.";
 const QUIET = 3000; // milliseconds at least between two announcements of progress
 
@@ -380,13 +380,15 @@ document.addEventListener("paste", (event) => {
   addFiles(event.clipboardData.files);
 });
 document.addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return; // a text may be dragged into a prompt
   event.preventDefault();
-  document.body.classList.toggle("dragging", event.dataTransfer.types.includes("Files"));
+  document.body.classList.add("dragging");
 });
 document.addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) document.body.classList.remove("dragging"); // it left the window
 });
 document.addEventListener("drop", (event) => {
+  if (!event.dataTransfer.files.length) return;
   event.preventDefault();
   document.body.classList.remove("dragging");
   addFiles(event.dataTransfer.files);
