@@ -174,9 +174,9 @@ def watch(serve: Any, told_to_stop: threading.Event, show: Callable[[], None]) -
             raise UserError("Ray Serve: the application is gone, ended by another command; start this one again")
         state = app.deployments[NAME]
         if not up and (found := REASON.search(state.message)):
-            raise UserError(f"no replica could start {found[1]}")
+            raise UserError(f"a replica cannot start {found[1]}")
         if app.status == "DEPLOY_FAILED":
-            raise UserError(f"no replica could start ({state.message})")
+            raise UserError(f"no replica can start ({state.message})")
         counts = ", ".join(f"{number} {name.lower()}" for name, number in sorted(state.replica_states.items()))
         told = "; ".join([f"replicas: {counts}", *state.message.strip().splitlines()[-1:]])
         if told != before:

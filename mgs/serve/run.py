@@ -52,7 +52,7 @@ class Address:
             raise UserError(f"{self.host}:{self.port}: {error.strerror}; {remedy}") from None
 
     def show(self, port: int) -> None:
-        """Print where the server answers, now that it does."""
+        """Print where the server answers."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         print(f"http://{host}:{port}/  the page; /docs tells what programs may send", flush=True)
 
@@ -60,10 +60,15 @@ class Address:
 def run_server(service: Service, mix: Mix, address: Address) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one stops at once. Raises `UserError` for an address in use."""
     Connection.most = most_connections()
-    listening = address.listen()
-    app = make_app(service, mix, token=address.token, hosts=address.names)
+    with address.listen() as listening, forgotten_signals():
+        address.show(listening.getsockname()[1])
+        make_server(service, mix, address).run(sockets=[listening])
+
+
+def make_server(service: Service, mix: Mix, address: Address) -> uvicorn.Server:
+    """A server of a service, which does not listen yet."""
     config = uvicorn.Config(
-        app,
+        make_app(service, mix, token=address.token, hosts=address.names),
         http=Connection,
         ws="none",
         lifespan="on",
@@ -73,9 +78,7 @@ def run_server(service: Service, mix: Mix, address: Address) -> None:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=math.ceil(service.limits.seconds),
     )
-    address.show(listening.getsockname()[1])
-    with forgotten_signals(), listening:
-        uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)
 
 
 @contextlib.contextmanager
