@@ -77,12 +77,12 @@ def serve(
     if not address.is_local and token is None:
         print(f"{host}: whoever reaches this machine can ask; --token asks them for one", file=sys.stderr)
     if ray:
-        from mgs.serve.ray_serve import Recipe, run_on_ray
+        from mgs.serve.ray_serve import Recipe, serve_on_ray
 
         count, device = parse_replicas(replicas), words[0].device_on_ray()
         makers, mix = prepare_for_ray(words, reward, prompt_style)
         recipe = Recipe(makers, mix, limits, address, prompt_style, batch_size, os.getcwd())
-        run_on_ray(recipe, ray, count, device)
+        serve_on_ray(recipe, ray, count, device)
     else:
         scorers = open_scorers(words)
         service = Service(scorers, limits, style=prompt_style, batch_size=batch_size)

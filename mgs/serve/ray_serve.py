@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -93,7 +94,7 @@ class Replica:
             raise UserError(f"on {platform.node()}: {error.detail}") from None
 
 
-def run_on_ray(recipe: Recipe, cluster: str, replicas: Replicas | None, device: str) -> None:
+def serve_on_ray(recipe: Recipe, cluster: str, replicas: Replicas | None, device: str) -> None:
     """Serve on a cluster, or a Ray of this machine, until SIGTERM or Ctrl-C; a second one stops at once.
 
     Each replica has a GPU where there are any and `device` is not cpu, else its share of the cores. By default there is
@@ -112,15 +113,14 @@ def run_on_ray(recipe: Recipe, cluster: str, replicas: Replicas | None, device: 
         with address.listen() as listening:  # Ray would share a port with any other that is willing
             port = listening.getsockname()[1]
         room = {"num_gpus": 1} if gpus else {"num_cpus": share_cores(ray, replicas.most)}
-        with heeding_signals() as told_to_stop, serving(serve, end=cluster != LOCAL):
-            seconds = 3 * recipe.limits.seconds  # to wait for a replica, to arrive there, and to be scored
-            web = {"host": address.host, "port": port, "request_timeout_s": seconds}
-            log = {"log_level": QUIET, "enable_access_log": False}
-            serve.start(http_options={**web, "keep_alive_timeout_s": IDLE_SECONDS}, logging_config=log)
-            app = deployment(serve, recipe.limits, replicas, room).bind(recipe, "cuda" if gpus else "cpu")
-            target = serve.RunTarget(app, name=NAME, logging_config=log)
-            serve.run_many([target], wait_for_applications_running=False)
-            watch(serve, told_to_stop, lambda: address.show(port))
+        with heeding_signals() as told_to_stop:
+            try:
+                begin(serve, recipe, port, deployment(serve, recipe.limits, replicas, room), "cuda" if gpus else "cpu")
+                if watch(serve, told_to_stop, partial(address.show, port)):
+                    answer_the_last(serve)
+            finally:
+                if cluster != LOCAL:
+                    serve.shutdown()
     except (ray.exceptions.RayError, TimeoutError) as error:
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         raise UserError(f"--ray {cluster}: the cluster failed ({reason}); see `ray status`") from None
@@ -162,21 +162,31 @@ def deployment(serve: Any, limits: Limits, replicas: Replicas, room: Mapping[str
     )
 
 
-def watch(serve: Any, told_to_stop: threading.Event, show: Callable[[], None]) -> None:
-    """Say how many replicas there are whenever it changes, and `show` the address once all work.
+def begin(serve: Any, recipe: Recipe, port: int, replicas: Any, device: str) -> None:
+    """Have Ray start its HTTP servers, and the replicas, which takes a while."""
+    seconds = 3 * recipe.limits.seconds  # to wait for a replica, to arrive there, and to be scored
+    times = {"request_timeout_s": seconds, "keep_alive_timeout_s": IDLE_SECONDS}
+    log = {"log_level": QUIET, "enable_access_log": False}
+    serve.start(http_options={"host": recipe.address.host, "port": port, **times}, logging_config=log)
+    target = serve.RunTarget(replicas.bind(recipe, device), name=NAME, logging_config=log)
+    serve.run_many([target], wait_for_applications_running=False)
 
-    Raises `UserError` where one cannot start before that, or another command ends the application.
+
+def watch(serve: Any, told_to_stop: threading.Event, show: Callable[[], None]) -> bool:
+    """Say how many replicas there are whenever it changes, and `show` the address once all work; until told to stop.
+
+    Returns whether they ever did. Raises `UserError` where one cannot start before that, or another command ends them.
     """
     up, before = False, ""
     while not told_to_stop.wait(LOOK_SECONDS):
         app = serve.status().applications.get(NAME)
         if app is None:
-            raise UserError("Ray Serve: the application is gone, ended by another command; start this one again")
+            raise UserError("Ray Serve: the replicas are gone, ended by another command; start this one again")
         state = app.deployments[NAME]
         if not up and (found := REASON.search(state.message)):
             raise UserError(f"a replica cannot start {found[1]}")
         if app.status == "DEPLOY_FAILED":
-            raise UserError(f"no replica can start ({state.message})")
+            raise UserError(f"no replica can start: {state.message}")
         counts = ", ".join(f"{number} {name.lower()}" for name, number in sorted(state.replica_states.items()))
         told = "; ".join([f"replicas: {counts}", *state.message.strip().splitlines()[-1:]])
         if told != before:
@@ -185,19 +195,14 @@ def watch(serve: Any, told_to_stop: threading.Event, show: Callable[[], None]) -
         if not up and app.status == "RUNNING":
             up = True
             show()
+    return up
 
 
-@contextlib.contextmanager
-def serving(serve: Any, *, end: bool) -> Iterator[None]:
-    """At the end, requests in hand are answered, unless an error ended it; then Ray Serve ends, if Ray itself stays."""
-    try:
-        yield
-        while NAME in serve.status().applications:
-            with contextlib.suppress(TimeoutError):  # which comes after a minute
-                serve.delete(NAME)
-    finally:
-        if end:
-            serve.shutdown()
+def answer_the_last(serve: Any) -> None:
+    """Wait until the requests in hand are answered; further ones are refused."""
+    while NAME in serve.status().applications:
+        with contextlib.suppress(TimeoutError):  # which comes after a minute
+            serve.delete(NAME)
 
 
 @contextlib.contextmanager
