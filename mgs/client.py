@@ -151,7 +151,7 @@ class RemoteReward:
         answer = await self.server.ask(line.session, "/info")
         with self.server.expecting("facts"):
             rows, limits = {row["name"]: row for row in answer["checkpoints"]}, answer["limits"]
-            name = [*rows][0] if self.checkpoint is None else self.checkpoint
+            name = answer["checkpoints"][0]["name"] if self.checkpoint is None else self.checkpoint
             if name not in rows:
                 raise UserError(f"checkpoint {name}: {self.server.address} has {', '.join(rows)}; choose from these")
             dimensions, needs_prompt = tuple(rows[name]["dimensions"]), frozenset(rows[name]["needs_prompt"])

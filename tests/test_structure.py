@@ -51,8 +51,9 @@ MAY_IMPORT = {
     "filtering": GROUND | {"datasets", "images", "scoring", "sources"},
     "ask_server": {"errors"},
     "client": GROUND | {"ask_server", "images", "scoring"},
+    "serve": ENGINE | {"scoring", "sources"},
     "recipes": ENGINE | {"running", "training"},
-    "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "sources", "training"},
+    "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "serve", "sources", "training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -18,6 +18,7 @@ from mgs.cli import (
     import_original,
     prepare,
     score,
+    serve,
     test,
     train,
 )
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command()(score.score)
 app.command()(filter.filter)
 app.command()(explain.explain)
+app.command()(serve.serve)
 app.command(**train.OPTIONS)(train.train)
 app.command(**test.OPTIONS)(test.test)
 app.command()(prepare.prepare)

@@ -46,6 +46,7 @@ class Batcher:
         self.lock = threading.Lock()  # for `waiting`: a request is there only if the thread will work on it
         self.running: deque[tuple[list[Request], LateScores]] = deque()
         self.fits = 1 << 30  # images at once; lowered when memory runs out
+        self.on_batch: Callable[[int], object] = lambda images: None  # is told of each batch, for statistics
 
     def submit(
         self, pictures: Sequence[Tensor], prompts: Sequence[Prompt], *, most: int, caller: object = None
@@ -96,6 +97,7 @@ class Batcher:
         """Send a batch to the device, or score it in parts where memory is short."""
         pictures = [picture for request in requests for picture in request.pictures]
         prompts = [prompt for request in requests for prompt in request.prompts]
+        self.on_batch(len(pictures))
         try:
             if len(pictures) <= min(self.fits, *(request.most for request in requests)):
                 self.running.append((requests, self.launch(pictures, prompts)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from mgs.errors import UserError
 from mgs.images.cuts import window_corners
 from mgs.machine import exact_products
 from mgs.methods.fragments import split_prompt
+from mgs.methods.method import Method
 from mgs.methods.mgs import MGS, TOP_PATCHES, Similarities
 from mgs.methods.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability
 from mgs.prompts import clean_prompt
@@ -81,7 +83,7 @@ def explain_picture(
     Raises `UserError` for a method that has no explanation.
     """
     method = engine.method
-    if not isinstance(method, MGS):
+    if not can_explain(method):
         raise UserError("explain: only scores of the method mgs can be explained so far")
     batch = engine.stage([pixels], [prompt or Prompt("")])
     batch.sent.arrive()
@@ -109,6 +111,11 @@ def explain_picture(
         whole_share=method.whole_share(found.counts).item(),
         fragments=describe_fragments(found, prompt) if prompt else [],
     )
+
+
+def can_explain(method: Method) -> TypeGuard[MGS]:
+    """Whether scores of a method can be explained."""
+    return isinstance(method, MGS)
 
 
 def describe_fragments(found: Similarities, prompt: Prompt) -> list[Fragment]:

@@ -31,6 +31,7 @@ class Source:
     prompt_style: str = "sentence"
     remarks: str = ""  # what each status says
     file: Path | None = None  # the checkpoint
+    method: str = "mgs"  # a row of METHODS
 
 
 def open_checkpoint(path: Path, machine: Machine) -> tuple[Engine, Source]:
@@ -42,7 +43,7 @@ def open_checkpoint(path: Path, machine: Machine) -> tuple[Engine, Source]:
     if not scored:
         raise UserError(f"{file}: does not say which dimensions it was trained on; train it again")
     style = config.data.prompt_style or facts_of(config.data.dataset).prompt_style
-    source = Source(str(file), file_sha256(file), scored, style, remark_on_checkpoint(facts), file)
+    source = Source(str(file), file_sha256(file), scored, style, remark_on_checkpoint(facts), file, config.method)
     return make_engine(checkpoint.model, config, machine), source
 
 
@@ -66,4 +67,4 @@ def open_bare(
     for own in (weight for part, weight in made.named_parameters() if not part.startswith("backbone.")):
         digest.update(own.detach().numpy().tobytes())  # a file may have had other content under the same name
     engine = make_engine(made, config, machine)
-    return engine, Source(name, digest.hexdigest(), scored or made.gives, remarks=remarks)
+    return engine, Source(name, digest.hexdigest(), scored or made.gives, remarks=remarks, method=method)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from mgs.backbones.architecture import Activation
 from mgs.backbones.backbone import Backbone
@@ -165,19 +167,22 @@ class Scorer(OwnProcess):
     def explain(self, image: ImageInput, prompt: str | None = None, *, style: str | None = None) -> Explanation:
         """Why an image gets its scores; without a prompt there are no fragments. Raises `UserError` for a bad image."""
         self.refuse_fork()
-        text, style = as_prompt(prompt), self.check_style(style)
         try:
             pixels, remark = load_image(image, self.engine.cuts)
         except BadImage as error:
             raise UserError(str(error)) from None
+        return self.begin_explanation(pixels, as_prompt(prompt), remark, style).result()
+
+    def begin_explanation(
+        self, pixels: Tensor, prompt: str | None, remark: str = "", style: str | None = None
+    ) -> Future[Explanation]:
+        """`explain`, of an image as `load_image` gives it with its remark, without waiting."""
+        text = None if prompt is None else Prompt(prompt, self.check_style(style))
 
         def word(scores: dict[str, float]) -> Score:
-            return raise_failure(self.describe(Scored(text, True, remark, scores)))
+            return raise_failure(self.describe(Scored(prompt, True, remark, scores)))
 
-        explanation: Explanation = self.batcher.call(
-            explain_picture, self.engine, pixels, None if text is None else Prompt(text, style), word
-        )
-        return explanation
+        return self.batcher.begin_on_thread(explain_picture, self.engine, pixels, text, word)
 
     def score_stream(
         self, pairs: Iterable[Pair], *, batch_size: int | None = None, style: str | None = None

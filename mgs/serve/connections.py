@@ -1,0 +1,85 @@
+"""Connections that neither hold a server's sockets for ever, nor fill its memory, before there is a request."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST = 4096  # connections; each takes some tens of kilobytes
+OTHER_FILES = 128  # descriptors for all but connections
+IDLE_SECONDS = 60  # without a whole request's head
+MOST_HEAD = 64 << 10  # bytes before a request's body
+
+
+def most_connections() -> int:
+    """How many connections there may be; the process's limit of open files is raised to what it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST + OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(MOST, soft - OTHER_FILES))
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's connection, whose own limits begin with a request, with limits before that.
+
+    It is closed if it brings no request for a while, and where there are too many, if it has been idle longest.
+    """
+
+    most = MOST
+    idle: dict[Connection, asyncio.TimerHandle] = {}  # noqa: RUF012 - of all connections, longest first
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.in_head, self.head = True, 0  # whether a request's head is what comes next, and its bytes so far
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        self.wait_for_request()
+        if len(self.connections) > self.most:
+            next(iter(self.idle)).transport.abort()
+
+    def wait_for_request(self) -> None:
+        """Be idle from now on."""
+        self.idle[self] = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
+
+    def stop_waiting(self) -> None:
+        """Be busy."""
+        if timer := self.idle.pop(self, None):
+            timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request."""
+        if self.in_head:
+            if self.head > MOST_HEAD:
+                self.send_400_response("The request's head is too long.")
+                return
+            self.head += len(data)
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """A request has begun."""
+        self.in_head, self.head = False, 0
+        self.stop_waiting()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request is here; what follows is another one's head."""
+        self.in_head = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A request was answered."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self.stop_waiting()
+        super().connection_lost(exc)

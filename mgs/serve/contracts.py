@@ -1,0 +1,149 @@
+"""The messages that trainers of image generators send to reward servers, as those projects define them.
+
+Each gets the dimensions' mean on 0-1, weighted as the server was told, or a dimension alone, also on 0-1. An image that
+cannot be scored has no number: NaN in a pickle, null in JSON, as these projects have it.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mgs.images.metadata import as_text
+from mgs.scoring.mix import Mix, as_share
+from mgs.serve.bodies import as_items, check
+from mgs.serve.limits import Refused
+from mgs.serve.pickles import read_pickle
+from mgs.serve.service import Answer, Service
+
+MIXED = "mgs"  # the mix's name among rewards
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """A service as a reward: the default scorer's dimensions, mixed."""
+
+    service: Service
+    mix: Mix
+
+    @property
+    def names(self) -> list[str]:
+        """The rewards that can be asked for: the mix, and each dimension."""
+        return [MIXED, *self.service.scorers[self.service.choose()].scored]
+
+    async def score(self, images: Any, prompts: Sequence[str | None] | None) -> list[Answer]:
+        """The answers for a request's images. Raises `Refused`."""
+        items = as_items(images, prompts, self.service.limits)
+        return await self.service.score(items, self.service.choose())
+
+    def of(self, answer: Answer, name: str = MIXED) -> float:
+        """An image's reward on 0-1, mixed or one dimension; NaN for none."""
+        if name != MIXED:
+            return as_share(getattr(answer.score, name))
+        (value,) = self.mix.total({one: [as_share(getattr(answer.score, one))] for one in self.mix.weights})
+        return value
+
+
+class ComputeBody(BaseModel):
+    """What Flow-Factory sends to `POST /compute`; further keys are not read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    image: list[str] = Field(min_length=1, description="base64")
+    prompt: list[str | None] = Field(description="one for each image")
+
+
+class ComputeAnswer(BaseModel):
+    """What Flow-Factory reads."""
+
+    rewards: list[float | None] = Field(description="on 0-1; null for an image without a score")
+
+
+class Turn(BaseModel):
+    """A part of a conversation, as UniRL has it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: str | None = None
+    image_b64: str | None = None
+
+
+class UniRLRequest(BaseModel):
+    """An image to reward: the last one in `history`, with the last text up to it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    history: list[Turn]
+    required_rewards: list[str] = Field(default=[MIXED], description="names of GET /rewards")
+
+
+class UniRLBody(BaseModel):
+    """What UniRL sends to `POST /score`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    requests: list[UniRLRequest] = Field(min_length=1)
+
+
+async def compute(content: dict[str, Any], rewards: Rewards) -> dict[str, Any]:
+    """Flow-Factory's answer. Raises `Refused`."""
+    body = check(ComputeBody, content)
+    answers = await rewards.score(body.image, body.prompt)
+    return {"rewards": [or_null(rewards.of(answer)) for answer in answers]}
+
+
+async def unirl(content: dict[str, Any], rewards: Rewards) -> dict[str, Any]:
+    """UniRL's answer: each request's rewards, and the reasons where there are none. Raises `Refused`."""
+    requests = check(UniRLBody, content).requests
+    for number, request in enumerate(requests):
+        if unknown := [name for name in request.required_rewards if name not in rewards.names]:
+            known = ", ".join(rewards.names)
+            raise Refused(422, f"requests.{number}: no reward {', '.join(map(as_text, unknown))}; there are {known}")
+    pairs = [last_image(request.history) for request in requests]
+    answers = await rewards.score([image for image, _ in pairs], [prompt for _, prompt in pairs])
+    results, errors = [], []
+    for request, answer in zip(requests, answers, strict=True):
+        values = {name: or_null(rewards.of(answer, name)) for name in request.required_rewards}
+        results.append({name: {"score": value} for name, value in values.items()})
+        errors.append({name: answer.score.status for name, value in values.items() if value is None})
+    return {"results": results, "errors": errors}
+
+
+def last_image(history: Sequence[Turn]) -> tuple[str | None, str | None]:
+    """The image that a conversation ends with, and the text that asked for it."""
+    image, prompt, text = None, None, None
+    for turn in history:
+        text = turn.text or text
+        if turn.image_b64 is not None:
+            image, prompt = turn.image_b64, text
+    return image, prompt
+
+
+async def pickled(body: bytes, rewards: Rewards) -> bytes:
+    """The answer to flow_grpo's and verl-omni's pickles, under each name that they read. Raises `Refused`."""
+    content = read_pickle(body)
+    if not isinstance(content, dict):
+        raise Refused(422, "the pickle: not a dict; send images and prompts in one")
+    prompts = content.get("prompts")
+    if prompts is not None and not (isinstance(prompts, (list, tuple)) and all(map(is_prompt, prompts))):
+        raise Refused(422, "prompts: not a list of texts; give one for each image, or none")
+    images = content.get("images")
+    answers = await rewards.score(list(images) if isinstance(images, tuple) else images, prompts)
+    numbers = [rewards.of(answer) for answer in answers]
+    statuses = [answer.score.status for answer in answers]
+    return pickle.dumps({"scores": numbers, "rewards": numbers, "outputs": numbers, "statuses": statuses}, protocol=4)
+
+
+def is_prompt(value: Any) -> bool:
+    """Whether a value may stand for a prompt."""
+    return value is None or isinstance(value, str)
+
+
+def or_null(value: float) -> float | None:
+    """A number as JSON has it."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,168 @@
+"""Before a request reaches the app: who may ask, how large and slow a body may be, whether its sender has left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mgs.images.metadata import as_text
+from mgs.serve.limits import Refused
+from mgs.serve.service import Service
+
+OPEN = ("/", "/page.js", "/page.css", "/health", "/ready", "/docs", "/openapi.json")  # without a token, for GET
+OPEN_FOLDER = "/static-offline-docs/"  # what /docs shows
+BODILESS = ("GET", "HEAD")
+DRAIN_SECONDS = 5
+LEFT = 499  # nginx's status for a client that left
+log = logging.getLogger("mgs.serve")
+
+
+class ClientLeftError(Exception):
+    """The sender of a request has closed the connection."""
+
+
+class Guard:
+    """An ASGI app around another. It reads a request's body, within the service's limits, before the other begins.
+
+    A request whose sender leaves is cancelled. `hosts` are the names by which the server may be called; where only this
+    machine may call it, a web page could otherwise bring a name of its own to point here.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, service: Service, token: str | None = None, hosts: Collection[str] | None = None
+    ) -> None:
+        self.app, self.service, self.token, self.hosts = app, service, token, hosts
+        self.limits = service.limits
+        self.held = 0  # bytes of bodies in memory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, begun, body = 0, time.perf_counter(), bytearray()
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            async with asyncio.timeout(self.limits.seconds):  # a client may not read
+                await send(message)
+
+        try:
+            await self.serve(scope, receive, watched_send, body)
+        except Refused as error:
+            await drain(receive, 2 * self.limits.bytes)  # a client that still sends would not read the answer
+            await refuse(error, watched_send)
+        except TimeoutError:
+            log.warning("a client does not read its answer, and is dropped")
+        except ClientLeftError:
+            status = LEFT
+        finally:
+            self.held -= len(body)
+            path = getattr(scope.get("route"), "path", "other")
+            self.service.metrics.requests.labels(path, str(status)).observe(time.perf_counter() - begun)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, body: bytearray) -> None:
+        """Read the body, then have the app answer, for as long as the sender is there. Raises `Refused`."""
+        self.check_sender(scope)
+        if scope["method"] in BODILESS:
+            await self.app(scope, receive, send)
+            return
+        self.service.check_room()  # before a body is read for nothing
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                await self.read_body(Headers(scope=scope), receive, body)
+        except TimeoutError:
+            told = f"the body: not here within {self.limits.seconds:g} s; send less at once, or over a faster network"
+            raise Refused(408, told) from None
+        whole, answered = bytes(body), False
+
+        async def replay() -> Message:
+            nonlocal answered
+            if answered:
+                return await receive()
+            answered = True
+            return {"type": "http.request", "body": whole, "more_body": False}
+
+        gone = asyncio.ensure_future(until_gone(receive))
+        work = asyncio.ensure_future(self.app(scope, replay, send))
+        try:
+            await asyncio.wait((gone, work), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientLeftError
+            work.result()
+        finally:
+            gone.cancel()
+            work.cancel()
+            await asyncio.gather(gone, work, return_exceptions=True)
+
+    def check_sender(self, scope: Scope) -> None:
+        """Raise `Refused` for one who may not ask."""
+        headers = Headers(scope=scope)
+        if self.hosts is not None:
+            name = urlsplit(f"//{headers.get('host', '')}").hostname
+            if name not in self.hosts:
+                remedy = "call it by localhost, or start it with --host or --token"
+                raise Refused(400, f"host {as_text(name)}: this server answers its own machine alone; {remedy}")
+        path, method = scope["path"], scope["method"]
+        if self.token is None or (method in BODILESS and (path in OPEN or path.startswith(OPEN_FOLDER))):
+            return
+        if not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {self.token}".encode()):
+            raise Refused(401, "a token is needed: send it as Authorization: Bearer TOKEN")
+
+    async def read_body(self, headers: Headers, receive: Receive, body: bytearray) -> None:
+        """Read a request's body. Raises `Refused` where it is too large, or all bodies together are."""
+        too_large = Refused(413, f"the body: more than {self.limits.bytes:,} bytes; send fewer images at once")
+        told = headers.get("content-length", "0")
+        if not told.isascii() or not told.isdigit() or int(told) > self.limits.bytes:
+            raise too_large
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            part, more = message.get("body", b""), message.get("more_body", False)
+            if len(body) + len(part) > self.limits.bytes:
+                raise too_large
+            if self.held + len(part) > self.limits.bodies:
+                raise Refused(503, "the bodies of other requests fill the memory; try again later", 1)
+            body += part
+            self.held += len(part)
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait for a request's sender to leave."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def drain(receive: Receive, most: int) -> None:
+    """Read what is left of a body, for a few seconds, and forget it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while most > 0 and (message := await receive()).get("more_body"):
+                most -= len(message["body"])
+
+
+async def refuse(error: Refused, send: Send) -> None:
+    """Answer with what is wrong, and close the connection, whose body may not have been read."""
+    body = json.dumps({"detail": error.detail}).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **({"WWW-Authenticate": "Bearer"} if error.status == 401 else {}),
+        **error.headers,
+    }
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

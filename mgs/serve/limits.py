@@ -1,0 +1,50 @@
+"""What a server takes from one client and from all of them, and how it refuses more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mgs.errors import UserError
+from mgs.images.fit import MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a request, and of all requests together. Raises `UserError` for bounds that nothing fits in."""
+
+    images: int = 64  # of a request
+    bytes: int = 64 << 20  # of a request's body
+    pixels: int = 1 << 25  # of an image
+    seconds: float = 60.0  # for a body to arrive, and again for its images to be scored
+    queue: int = 256  # images of all requests that are not answered yet
+
+    def __post_init__(self) -> None:
+        if min(self.images, self.bytes, self.pixels, self.seconds, self.queue) <= 0:
+            raise UserError(f"{self}: all of them need to be more than 0")
+        if self.images > self.queue:
+            raise UserError(f"--max-images {self.images}: more than --queue {self.queue} holds; raise --queue")
+        if self.pixels > MAX_PIXELS:
+            raise UserError(f"--max-pixels {self.pixels}: no image above {MAX_PIXELS:,} is read anywhere")
+
+    @property
+    def bodies(self) -> int:
+        """Bytes of bodies in memory, of all requests that are not answered yet."""
+        return 8 * self.bytes
+
+    @property
+    def decoded(self) -> int:
+        """Pixels of all images that are decoded and not scored yet."""
+        return 4 * self.pixels
+
+
+class Refused(Exception):
+    """A request that is not served: an HTTP status, and one line of what is wrong, where, and the remedy."""
+
+    def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.retry_after = status, detail, retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the answer, besides the usual ones."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}

@@ -1,0 +1,25 @@
+"""Bound the memory of decoded images: threads wait until there is room for the next one."""
+
+from __future__ import annotations
+
+import threading
+
+
+class PixelBudget:
+    """So many pixels may be decoded and not scored yet, whatever the number of images."""
+
+    def __init__(self, pixels: int) -> None:
+        self.left = pixels
+        self.changed = threading.Condition()
+
+    def take(self, pixels: int) -> None:
+        """Wait until so many pixels are left, and take them; `pixels` is no more than the whole budget."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.left >= pixels)
+            self.left -= pixels
+
+    def give(self, pixels: int) -> None:
+        """Give pixels back."""
+        with self.changed:
+            self.left += pixels
+            self.changed.notify_all()

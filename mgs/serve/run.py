@@ -1,0 +1,85 @@
+"""Run the server in this process until it is told to stop; what is in hand is finished first."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import math
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+
+from mgs.errors import UserError
+from mgs.scoring.mix import Mix
+from mgs.serve.app import make_app
+from mgs.serve.connections import IDLE_SECONDS, Connection, most_connections
+from mgs.serve.service import Service
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and who may ask it."""
+
+    host: str
+    port: int
+    token: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can ask."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names that the server may be called by; None for any."""
+        return (*LOCAL_NAMES, self.host) if self.is_local and self.token is None else None
+
+    def listen(self) -> socket.socket:
+        """A socket that listens. Raises `UserError` where there can be none."""
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
+            return socket.create_server((self.host, self.port), family=family, backlog=2048)
+        except OSError as error:
+            remedy = "choose another with --port" if error.errno == errno.EADDRINUSE else "see --host and --port"
+            raise UserError(f"{self.host}:{self.port}: {error.strerror}; {remedy}") from None
+
+
+def run_server(service: Service, mix: Mix, address: Address) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second one stops at once. Raises `UserError` for an address in use."""
+    Connection.most = most_connections()
+    listening = address.listen()
+    app = make_app(service, mix, token=address.token, hosts=address.names)
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(service.limits.seconds),
+    )
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    print(f"http://{host}:{listening.getsockname()[1]}/  the page; /docs tells what programs may send", flush=True)
+    with forgotten_signals(), listening:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def forgotten_signals() -> Iterator[None]:
+    """Signals that uvicorn has obeyed, and raises again, do nothing: a server that was told to stop has not failed."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
