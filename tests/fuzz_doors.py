@@ -309,11 +309,59 @@ def open_sources(folder: Path) -> tuple[list[Call], list[bytes]]:
     return [read], seeds + [bytes([SOURCES.index(".json")]) + content for content in parts]
 
 
+FORM = "multipart/form-data; boundary=y"
+
+
+def open_requests(folder: Path) -> tuple[list[Call], list[bytes]]:
+    """Bodies of a server's requests, as the pickle, the JSON and the form that each of its addresses may get."""
+    import asyncio
+    import pickle
+
+    from starlette.requests import Request
+
+    from mgs.serve import contracts, messages
+    from mgs.serve.bodies import as_items, check, read_content
+    from mgs.serve.limits import Limits
+    from mgs.serve.pickles import read_pickle
+
+    limits = Limits(images=4)
+
+    def content_of(data: bytes, kind: str) -> dict:
+        async def receive() -> dict:
+            return {"type": "http.request", "body": data, "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-type", kind.encode())]}
+        return asyncio.run(read_content(Request(scope, receive), limits))
+
+    def own(data: bytes, kind: str) -> object:
+        content = content_of(data, kind)
+        options = check(messages.ScoreOptions, {k: v for k, v in content.items() if k != "images"})
+        return json.dumps([item.image for item in as_items(content.get("images"), options.prompts, limits)])
+
+    calls = [
+        lambda data: own(data, FORM),
+        lambda data: own(data, "application/json"),
+        lambda data: check(contracts.UniRLBody, content_of(data, "application/json")),
+        lambda data: check(contracts.ComputeBody, content_of(data, "application/json")),
+        read_pickle,
+        lambda data: contracts.pickled_items(data, limits),
+    ]
+    turn = {"history": [{"text": "a fox", "image_b64": "eHg="}], "required_rewards": ["mgs"], "metadata": None}
+    form = b'--y\r\ncontent-disposition: form-data; name="images"; filename="a.png"\r\n\r\npicture\r\n'
+    field = b'--y\r\ncontent-disposition: form-data; name="prompts"\r\n\r\na fox\r\n--y--\r\n'
+    asked = {"images": [b"picture"], "prompts": ["a fox"], "metadata": {"a": [1, 2.5, None, True, (1, 2)]}}
+    words = {"images": ["eHg=", "data:image/png;base64,eHg="], "prompts": ["a fox", None], "dimensions": ["quality"]}
+    seeds = [pickle.dumps(asked, protocol) for protocol in (2, 3, 4, 5)]
+    seeds += [json.dumps(one).encode() for one in (words, {"requests": [turn]}, {"image": ["eHg="], "prompt": ["x"]})]
+    return calls, [*seeds, form + field]
+
+
 DOORS = {
     "csv": Door(open_csv),
     "config": Door(open_config, ("mgs", "omegaconf", "yaml")),
     "checkpoint": Door(open_checkpoint, ("mgs", "pickle"), longest=16_384),
     "image": Door(open_image, ("mgs", "PIL"), text=False),
+    "requests": Door(open_requests, ("mgs", "pickle", "pickletools", "python_multipart")),
     "sources": Door(open_sources, ("mgs", "tarfile", "zipfile"), longest=16_384, text=False),
 }
 

@@ -14,14 +14,14 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from mgs.images.decode import is_url
 from mgs.images.metadata import MAX_PROMPT, as_text
 from mgs.serve.limits import Limits, Refused
 from mgs.sources.item import Item
 
 Options = TypeVar("Options", bound=BaseModel)
 MOST_PARTS = 100_000  # brackets in JSON: each makes a list or an object, which takes fifty times its byte of memory
-DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+DATA_URL = re.compile(r"\A\s*data:[^,]{0,200};base64,", re.IGNORECASE)
 LISTS = ("images", "prompts", "dimensions")  # fields of a form that may be repeated
 OTHERS = 8  # fields of a form, besides a prompt for each image
 
@@ -119,15 +119,15 @@ def as_item(image: Any, prompt: str | None, number: int) -> Item:
         name, data = image.name or name, image.data
     elif isinstance(image, bytes):
         data = image
-    elif isinstance(image, str) and (found := DATA_URL.match(image) or re.match("", image)) and not is_url(image[:200]):
-        try:
-            data = base64.b64decode("".join(image[found.end() :].split()), validate=True)
-        except ValueError as error:
-            problem = f"not base64 ({error})"
-    elif isinstance(image, str):
+    elif not isinstance(image, str):
+        problem = f"a {type(image).__name__}; send the file's content as base64"
+    elif ADDRESS.match(image):
         problem = "an address; this server opens none: send the file's content as base64"
     else:
-        problem = f"a {type(image).__name__}; send the file's content as base64"
+        try:
+            data = base64.b64decode("".join(DATA_URL.sub("", image, count=1).split()), validate=True)
+        except ValueError as error:
+            problem = f"not base64 ({error})"
     text = None if prompt is None else as_text(prompt)
     if text and len(text) > MAX_PROMPT:
         problem = f"a prompt of {len(text):,} characters; give {MAX_PROMPT:,} at most"

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from mgs.images.metadata import as_text
 from mgs.scoring.mix import Mix, as_share
 from mgs.serve.bodies import as_items, check
-from mgs.serve.limits import Refused
+from mgs.serve.limits import Limits, Refused
 from mgs.serve.pickles import read_pickle
 from mgs.serve.service import Answer, Service
+from mgs.sources.item import Item
 
 MIXED = "mgs"  # the mix's name among rewards
 
@@ -36,9 +37,8 @@ class Rewards:
         """The rewards that can be asked for: the mix, and each dimension."""
         return [MIXED, *self.service.scorers[self.service.choose()].scored]
 
-    async def score(self, images: Any, prompts: Sequence[str | None] | None) -> list[Answer]:
+    async def score(self, items: Sequence[Item]) -> list[Answer]:
         """The answers for a request's images. Raises `Refused`."""
-        items = as_items(images, prompts, self.service.limits)
         return await self.service.score(items, self.service.choose())
 
     def of(self, answer: Answer, name: str = MIXED) -> float:
@@ -93,7 +93,7 @@ class UniRLBody(BaseModel):
 async def compute(content: dict[str, Any], rewards: Rewards) -> dict[str, Any]:
     """Flow-Factory's answer. Raises `Refused`."""
     body = check(ComputeBody, content)
-    answers = await rewards.score(body.image, body.prompt)
+    answers = await rewards.score(as_items(body.image, body.prompt, rewards.service.limits))
     return {"rewards": [or_null(rewards.of(answer)) for answer in answers]}
 
 
@@ -105,7 +105,8 @@ async def unirl(content: dict[str, Any], rewards: Rewards) -> dict[str, Any]:
             known = ", ".join(rewards.names)
             raise Refused(422, f"requests.{number}: no reward {', '.join(map(as_text, unknown))}; there are {known}")
     pairs = [last_image(request.history) for request in requests]
-    answers = await rewards.score([image for image, _ in pairs], [prompt for _, prompt in pairs])
+    images, prompts = [image for image, _ in pairs], [prompt for _, prompt in pairs]
+    answers = await rewards.score(as_items(images, prompts, rewards.service.limits))
     results, errors = [], []
     for request, answer in zip(requests, answers, strict=True):
         values = {name: or_null(rewards.of(answer, name)) for name in request.required_rewards}
@@ -126,17 +127,21 @@ def last_image(history: Sequence[Turn]) -> tuple[str | None, str | None]:
 
 async def pickled(body: bytes, rewards: Rewards) -> bytes:
     """The answer to flow_grpo's and verl-omni's pickles, under each name that they read. Raises `Refused`."""
-    content = read_pickle(body)
-    if not isinstance(content, dict):
-        raise Refused(422, "the pickle: not a dict; send images and prompts in one")
-    prompts = content.get("prompts")
-    if prompts is not None and not (isinstance(prompts, (list, tuple)) and all(map(is_prompt, prompts))):
-        raise Refused(422, "prompts: not a list of texts; give one for each image, or none")
-    images = content.get("images")
-    answers = await rewards.score(list(images) if isinstance(images, tuple) else images, prompts)
+    answers = await rewards.score(pickled_items(body, rewards.service.limits))
     numbers = [rewards.of(answer) for answer in answers]
     statuses = [answer.score.status for answer in answers]
     return pickle.dumps({"scores": numbers, "rewards": numbers, "outputs": numbers, "statuses": statuses}, protocol=4)
+
+
+def pickled_items(body: bytes, limits: Limits) -> list[Item]:
+    """The images of a pickled dict, with their prompts. Raises `Refused`."""
+    content = read_pickle(body)
+    if not isinstance(content, dict):
+        raise Refused(422, "the pickle: not a dict; send images and prompts in one")
+    images, prompts = content.get("images"), content.get("prompts")
+    if prompts is not None and not (isinstance(prompts, (list, tuple)) and all(map(is_prompt, prompts))):
+        raise Refused(422, "prompts: not a list of texts; give one for each image, or none")
+    return as_items(list(images) if isinstance(images, tuple) else images, prompts, limits)
 
 
 def is_prompt(value: Any) -> bool:

@@ -21,7 +21,7 @@ from mgs.serve.service import Service
 OPEN = ("/", "/page.js", "/page.css", "/health", "/ready", "/docs", "/openapi.json")  # without a token, for GET
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs shows
 BODILESS = ("GET", "HEAD")
-DRAIN_SECONDS = 5
+LINGER_SECONDS = 2
 LEFT = 499  # nginx's status for a client that left
 log = logging.getLogger("mgs.serve")
 
@@ -42,7 +42,6 @@ class Guard:
     ) -> None:
         self.app, self.service, self.token, self.hosts = app, service, token, hosts
         self.limits = service.limits
-        self.held = 0  # bytes of bodies in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -60,14 +59,13 @@ class Guard:
         try:
             await self.serve(scope, receive, watched_send, body)
         except Refused as error:
-            await drain(receive, 2 * self.limits.bytes)  # a client that still sends would not read the answer
-            await refuse(error, watched_send)
+            await refuse(error, receive, watched_send)
         except TimeoutError:
             log.warning("a client does not read its answer, and is dropped")
         except ClientLeftError:
             status = LEFT
         finally:
-            self.held -= len(body)
+            self.service.held -= len(body)
             path = getattr(scope.get("route"), "path", "other")
             self.service.metrics.requests.labels(path, str(status)).observe(time.perf_counter() - begun)
 
@@ -116,7 +114,7 @@ class Guard:
         path, method = scope["path"], scope["method"]
         if self.token is None or (method in BODILESS and (path in OPEN or path.startswith(OPEN_FOLDER))):
             return
-        if not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {self.token}".encode()):
+        if not hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), f"Bearer {self.token}".encode()):
             raise Refused(401, "a token is needed: send it as Authorization: Bearer TOKEN")
 
     async def read_body(self, headers: Headers, receive: Receive, body: bytearray) -> None:
@@ -133,10 +131,10 @@ class Guard:
             part, more = message.get("body", b""), message.get("more_body", False)
             if len(body) + len(part) > self.limits.bytes:
                 raise too_large
-            if self.held + len(part) > self.limits.bodies:
+            if self.service.held + len(part) > self.limits.bodies:
                 raise Refused(503, "the bodies of other requests fill the memory; try again later", 1)
             body += part
-            self.held += len(part)
+            self.service.held += len(part)
 
 
 async def until_gone(receive: Receive) -> None:
@@ -145,16 +143,12 @@ async def until_gone(receive: Receive) -> None:
         pass
 
 
-async def drain(receive: Receive, most: int) -> None:
-    """Read what is left of a body, for a few seconds, and forget it."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while most > 0 and (message := await receive()).get("more_body"):
-                most -= len(message["body"])
+async def refuse(error: Refused, receive: Receive, send: Send) -> None:
+    """Answer with what is wrong, and close the connection.
 
-
-async def refuse(error: Refused, send: Send) -> None:
-    """Answer with what is wrong, and close the connection, whose body may not have been read."""
+    For a moment, what is left of the body is read and forgotten: a connection that is closed while a client still sends
+    may lose the answer.
+    """
     body = json.dumps({"detail": error.detail}).encode()
     headers = {
         "content-type": "application/json",
@@ -165,4 +159,9 @@ async def refuse(error: Refused, send: Send) -> None:
     }
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body"})

@@ -37,12 +37,12 @@ class Limits:
         return 4 * self.pixels
 
 
-class Refused(Exception):
+class Refused(UserError):
     """A request that is not served: an HTTP status, and one line of what is wrong, where, and the remedy."""
 
     def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.retry_after = status, detail, retry_after
+        self.status, self.detail, self.retry_after = status, str(self), retry_after
 
     @property
     def headers(self) -> dict[str, str]:

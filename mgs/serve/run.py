@@ -55,10 +55,16 @@ class Address:
 def run_server(service: Service, mix: Mix, address: Address) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one stops at once. Raises `UserError` for an address in use."""
     Connection.most = most_connections()
-    listening = address.listen()
-    app = make_app(service, mix, token=address.token, hosts=address.names)
+    with address.listen() as listening, forgotten_signals():
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        print(f"http://{host}:{listening.getsockname()[1]}/  the page; /docs tells what programs may send", flush=True)
+        make_server(service, mix, address).run(sockets=[listening])
+
+
+def make_server(service: Service, mix: Mix, address: Address) -> uvicorn.Server:
+    """A server of a service, which does not listen yet."""
     config = uvicorn.Config(
-        app,
+        make_app(service, mix, token=address.token, hosts=address.names),
         http=Connection,
         ws="none",
         lifespan="on",
@@ -68,10 +74,7 @@ def run_server(service: Service, mix: Mix, address: Address) -> None:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=math.ceil(service.limits.seconds),
     )
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    print(f"http://{host}:{listening.getsockname()[1]}/  the page; /docs tells what programs may send", flush=True)
-    with forgotten_signals(), listening:
-        uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)
 
 
 @contextlib.contextmanager

@@ -73,6 +73,7 @@ class Service:
         for name, scorer in self.scorers.items():
             scorer.batcher.on_batch = self.metrics.batches.labels(name).observe
         self.inside = 0  # images that were admitted and are not answered yet
+        self.held = 0  # bytes of bodies in memory, which the guard counts
         self.answered, self.since, self.rate = 0, time.monotonic(), 0.0  # images, in which time, and a second of late
         self.doubtful = True  # whether the models may not work
 
