@@ -320,7 +320,7 @@ def open_requests(folder: Path) -> tuple[list[Call], list[bytes]]:
     from starlette.requests import Request
 
     from mgs.serve import contracts, messages
-    from mgs.serve.bodies import as_items, check, read_content
+    from mgs.serve.bodies import as_items, check, read_content, take_images
     from mgs.serve.limits import Limits
     from mgs.serve.pickles import read_pickle
 
@@ -335,8 +335,8 @@ def open_requests(folder: Path) -> tuple[list[Call], list[bytes]]:
 
     def own(data: bytes, kind: str) -> object:
         content = content_of(data, kind)
-        options = check(messages.ScoreOptions, {k: v for k, v in content.items() if k != "images"})
-        return json.dumps([item.image for item in as_items(content.get("images"), options.prompts, limits)])
+        images, options = take_images(content), check(messages.ScoreOptions, content)
+        return json.dumps([item.image for item in as_items(images, options.prompts, limits)])
 
     calls = [
         lambda data: own(data, FORM),

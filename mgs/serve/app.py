@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from mgs import __version__
 from mgs.scoring.mix import Mix
 from mgs.serve import answers, contracts
-from mgs.serve.bodies import as_items, check, read_content
+from mgs.serve.bodies import as_items, check, read_content, take_images
 from mgs.serve.contracts import ComputeAnswer, ComputeBody, Rewards
 from mgs.serve.examples import draw_examples
 from mgs.serve.guard import Guard
@@ -75,7 +75,7 @@ def add_scores(app: FastAPI, service: Service, rewards: Rewards) -> None:
         content = await read_content(request, limits)
         if "requests" in content:
             return JSONResponse(await contracts.unirl(content, rewards))
-        images, asked = content.pop("images", None), check(ScoreOptions, content)
+        images, asked = take_images(content), check(ScoreOptions, content)
         name = service.choose(asked.checkpoint, asked.dimensions, explain=asked.explain)
         found = await service.score(as_items(images, asked.prompts, limits), name, explain=asked.explain)
         results = [answers.entry(answer, i, asked.dimensions) for i, answer in enumerate(found)]
@@ -85,7 +85,7 @@ def add_scores(app: FastAPI, service: Service, rewards: Rewards) -> None:
     async def rank(request: Request) -> Response:
         """Score images, of one prompt or each of its own, and order them, the best first."""
         content = await read_content(request, limits)
-        images, asked = content.pop("images", None), check(RankOptions, content)
+        images, asked = take_images(content), check(RankOptions, content)
         wanted = [*(asked.dimensions or ()), *([asked.by] if asked.by else ())]
         name = service.choose(asked.checkpoint, wanted, explain=asked.explain)
         items = [replace(item, prompt=asked.prompt) for item in as_items(images, None, limits)]
@@ -97,7 +97,7 @@ def add_scores(app: FastAPI, service: Service, rewards: Rewards) -> None:
     async def prompt(request: Request) -> Response:
         """Tell the prompts that image files hold."""
         content = await read_content(request, limits)
-        images, _ = content.pop("images", None), check(PromptOptions, content)
+        images, _ = take_images(content), check(PromptOptions, content)
         found = await service.find_prompts(as_items(images, None, limits))
         return JSONResponse({"results": [answers.found_prompt(item, i) for i, item in enumerate(found)]})
 

@@ -22,6 +22,7 @@ Options = TypeVar("Options", bound=BaseModel)
 MOST_PARTS = 100_000  # brackets in JSON: each makes a list or an object, which takes fifty times its byte of memory
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 DATA_URL = re.compile(r"\A\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+SWITCH: dict[Any, bool] = {"true": True, "false": False}
 LISTS = ("images", "prompts", "dimensions")  # fields of a form that may be repeated
 OTHERS = 8  # fields of a form, besides a prompt for each image
 
@@ -73,7 +74,7 @@ async def read_form(request: Request, limits: Limits) -> dict[str, Any]:
         elif name in content:
             raise Refused(422, f"{as_text(name)}: given more than once")
         else:
-            content[name] = field
+            content[name] = SWITCH.get(field, field) if name == "explain" else field
     return content
 
 
@@ -93,11 +94,19 @@ def read_object(body: bytes) -> dict[str, Any]:
 def check(model: type[Options], content: dict[str, Any]) -> Options:
     """A body's fields as the model has them. Raises `Refused` with the first that does not fit."""
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the body"
         raise Refused(422, f"{as_text(place)}: {first['msg']}; see /docs") from None
+
+
+def take_images(content: dict[str, Any]) -> list[str | Upload]:
+    """The images of our own addresses' bodies; the other fields stay. Raises `Refused`."""
+    images = content.pop("images", None)
+    if not isinstance(images, list) or not all(isinstance(image, (str, Upload)) for image in images):
+        raise Refused(422, "images: missing, or no list of base64; give a list of one or more")
+    return images
 
 
 def as_items(images: Any, prompts: Sequence[str | None] | None, limits: Limits) -> list[Item]:
