@@ -18,7 +18,8 @@ from mgs.images.metadata import as_text
 from mgs.serve.limits import Refused
 from mgs.serve.service import Service
 
-OPEN = ("/", "/page.js", "/page.css", "/health", "/ready", "/docs", "/openapi.json")  # without a token, for GET
+PAGE = ("/", "/page.css", "/page.js", "/requests.js", "/why.js")
+OPEN = (*PAGE, "/health", "/ready", "/docs", "/openapi.json")  # without a token, for GET
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs shows
 BODILESS = ("GET", "HEAD")
 LINGER_SECONDS = 2
