@@ -187,7 +187,7 @@ def read_or_reason(image: ImageInput, most: int) -> bytes | Score:
         content = as_file(image)
     except BadImage as error:
         return failure(str(error))
-    if len(content) > most:
+    if len(content) + BESIDES > most:
         return failure(f"the image: {len(content):,} bytes, more than the server takes ({most:,})")
     return content
 
