@@ -20,7 +20,7 @@ from mgs.cli.scorer_options import (
 )
 from mgs.errors import UserError
 
-NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
+NEEDED = ("fastapi", "fastapi-offline", "uvicorn", "httptools", "python-multipart", "prometheus-client")
 TOKEN_HELP = "who asks must send this as a bearer token"
 REWARD_HELP = "the mix that reward clients get, such as quality=0.5,correspondence=0.5; default: all alike"
 
@@ -44,8 +44,8 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds for a request to arrive, and to be scored")] = 60,
 ) -> None:
     """Serve scores over HTTP, with a page, until Ctrl-C or SIGTERM."""
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise UserError(f"mgs serve: needs {', '.join(missing)}; pip install 'mgs[web]'")
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name.replace("-", "_")) is None]:
+        raise UserError(f"serve needs {', '.join(missing)}: run pip install {' '.join(missing)}")
     from mgs.scoring.reward import mix_for
     from mgs.serve.limits import Limits
     from mgs.serve.run import Address, run_server
