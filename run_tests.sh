@@ -17,7 +17,7 @@ PYTHON
 }
 
 need 'pytest>=8.0' 'pytest-xdist>=3.2' 'hypothesis>=6.100' 'onnx>=1.21' 'onnxscript>=0.2' 'onnxruntime>=1.18' \
-  'torchmetrics>=1.3' 'pyarrow>=23.0.1' 'duckdb>=2.0' 'huggingface_hub>=0.23' 'playwright>=1.40' 'open_clip_torch>=3.3' 'transformers>=4.56' 'aiohttp>=3.9' \
+  'torchmetrics>=1.3' 'pyarrow>=23.0.1' 'duckdb>=2.0' 'huggingface_hub>=0.23' 'playwright>=1.40' 'open_clip_torch>=3.3' 'transformers>=4.56' 'aiohttp>=3.14.3' \
   'fastapi>=0.115' 'fastapi-offline>=1.7' 'uvicorn>=0.34' 'httptools>=0.6.3' 'python-multipart>=0.0.20' 'prometheus-client>=0.20'
 case " $* " in *" --all "*)
   need 'axe-playwright-python>=0.1.4'

@@ -20,7 +20,7 @@ from mgs.dimensions import Prompt
 from mgs.engine.batcher import Batcher
 from mgs.errors import UserError
 from mgs.images.cuts import Cuts
-from mgs.images.inputs import as_prompt
+from mgs.images.forms import as_prompt
 from mgs.scoring import streaming
 from mgs.scoring.metric import ImageMetric
 from mgs.scoring.streaming import load_pair, score_all

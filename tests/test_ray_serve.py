@@ -1,11 +1,11 @@
 """The server on Ray Serve: replicas that answer alike, of which one may die, and nothing that stays behind."""
 
+import asyncio
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from mgs.cli.serve import parse_replicas, serve
-from mgs.dimensions import DIMENSIONS
+from mgs.dimensions import MOS_MAX
 from mgs.errors import UserError
 from mgs.scoring.mix import Mix
 from mgs.scoring.scorer import Scorer
@@ -22,8 +22,8 @@ from mgs.serve.ray_serve import NAME, Recipe, Replicas, share_cores
 from mgs.serve.run import Address
 from tests.serving import Running, wait_until
 
-IMAGES, EACH = 20, 5  # images, and how many of them a request has
-CLIENTS, REQUESTS = 6, 48
+IMAGES = 20  # of a request
+CLIENTS, REQUESTS = 8, 32
 
 
 @pytest.mark.parametrize(("text", "least", "most"), [("4", 4, 4), ("1-4", 1, 4), (" 2-2 ", 2, 2)])
@@ -55,7 +55,7 @@ def test_what_is_missing_is_told(monkeypatch, tmp_path):
         serve(replicas="2")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
-    with pytest.raises(UserError, match=r"needs ray; pip install 'mgs\[scale,web\]'"):
+    with pytest.raises(UserError, match=r"needs ray: run pip install 'ray\[data,serve\]'"):
         serve(ray="local")
 
 
@@ -81,28 +81,15 @@ def replicas_of(process):
     return {pid for pid, (_, command) in children(process.pid).items() if f"ServeReplica:{NAME}" in command}
 
 
-def ask_again(server, images, fields):
-    """An answer; whoever asks tries again after lost connections and errors of the server."""
-    until = time.monotonic() + 60
-    while True:
-        assert time.monotonic() < until, "no answer"
-        try:
-            reply = server.post_form("/score", images, fields)
-        except (OSError, EOFError):
-            reply = None
-        if reply and reply.status < 500:
-            return reply
-        time.sleep(0.2)
-
-
 @pytest.mark.slow
 def test_replicas_answer_alike_and_one_may_die_under_load(own_set, tmp_path):
     pytest.importorskip("ray.serve", reason="Ray Serve is not installed")
+    from mgs.client import RemoteReward  # whose aiohttp comes with Ray Serve
+
     clip = str(own_set / "clip.safetensors")
     files = [(f"{i}.png", (own_set / f"{i}.png").read_bytes()) for i in range(IMAGES)]
     prompts = [f"a grey wall, number {i}" for i in range(IMAGES)]
     table = Scorer.zero_shot(clip, device="cpu").score_many([own_set / name for name, _ in files], prompts)
-    expected = table[[name for name in DIMENSIONS if table[name].notna().all()]].to_dict("records")
 
     command = [sys.executable, "-m", "mgs", "serve", "--ray", "local", "--replicas", "2", "--port", "0", "--clip", clip]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -115,26 +102,31 @@ def test_replicas_answer_alike_and_one_may_die_under_load(own_set, tmp_path):
         address = process.stdout.readline()
         assert address.startswith("http://127.0.0.1:"), log.read_text()
         server = Running(None, int(address.split("/")[2].rpartition(":")[2]))
-        answered = []
+        reward = RemoteReward(address.split()[0], images_per_request=IMAGES)
+        answered = 0
 
-        def ask(number):
-            first = number % (IMAGES - EACH)
-            chosen = range(first, first + EACH)
-            reply = ask_again(server, [files[i] for i in chosen], [("prompts", prompts[i]) for i in chosen])
-            answered.append(reply.status)
-            scores = [entry["scores"] for entry in reply.json["results"]]
-            assert scores == [pytest.approx(expected[i], abs=1e-5) for i in chosen]
+        async def ask(client):
+            nonlocal answered
+            for number in range(client, REQUESTS, CLIENTS):
+                chosen = [(number + i) % IMAGES for i in range(IMAGES)]
+                found = await reward.score([files[i][1] for i in chosen], [prompts[i] for i in chosen])
+                assert found == {name: pytest.approx(table[name][chosen] / MOS_MAX, abs=1e-5) for name in found}
+                answered += 1
+
+        async def kill_one():
+            while answered < REQUESTS // 4:
+                await asyncio.sleep(0.01)
+            os.kill(min(before), signal.SIGKILL)
+
+        async def ask_all():
+            async with reward, asyncio.timeout(100), asyncio.TaskGroup() as group:
+                for task in [kill_one(), *map(ask, range(CLIENTS))]:
+                    group.create_task(task)
 
         before = replicas_of(process)
         assert len(before) == 2
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            asked = [clients.submit(ask, number) for number in range(REQUESTS)]
-            wait_until(lambda: len(answered) > REQUESTS // 4)
-            victim = min(before)
-            os.kill(victim, signal.SIGKILL)
-            for one in asked:
-                one.result()
-        assert answered == [200] * REQUESTS
+        asyncio.run(ask_all())
+        assert answered == REQUESTS
         wait_until(lambda: log.read_text().splitlines()[-1] == "replicas: 2 running", 60)
         assert len(replicas_of(process) - before) == 1
 

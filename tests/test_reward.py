@@ -1,5 +1,6 @@
 """MGS as a reward: the scorer's own numbers, whatever form a trainer's images have."""
 
+import asyncio
 import math
 import re
 import types
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving import serving
 
 from mgs import Reward
 from mgs.errors import UserError
@@ -115,20 +117,20 @@ def test_prompts_and_shapes_that_do_not_fit_are_refused(scorer, pixels):
     assert len(Reward(scorer, {"quality": 1})(list(pixels))) == 4
 
 
-def recipes(scorer, monkeypatch):
+def recipes(scorer, monkeypatch, address="http://127.0.0.1:8000"):
     """The names that the page's recipes define, with a scorer in place of the checkpoint that they load."""
     monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, path, **options: scorer))
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     for block in blocks:
         if "def " in block:
             found = {}
-            exec(block, found)
+            exec(block.replace("http://127.0.0.1:8000", address), found)
             yield types.SimpleNamespace(**{name: value for name, value in found.items() if name[0] != "_"})
 
 
 def test_the_recipes_run_as_their_trainers_call_them(scorer, pixels, monkeypatch, tmp_path):
     scores = Reward(scorer, {"quality": 0.5, "correspondence": 0.5})(pixels, PROMPTS)
-    flow_grpo, dance_grpo, trl, verl_omni = recipes(scorer, monkeypatch)
+    flow_grpo, dance_grpo, trl, verl_omni, *_ = recipes(scorer, monkeypatch)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     for given in (images, pixels):
         rewards, details = flow_grpo.mgs_score(torch.device("cpu"))(given, PROMPTS, [{}] * 4)
@@ -143,3 +145,20 @@ def test_the_recipes_run_as_their_trainers_call_them(scorer, pixels, monkeypatch
     one = torch.from_numpy(pixels[2]).permute(2, 0, 1)
     told = verl_omni.compute_score(data_source="x", solution_image=one, ground_truth=PROMPTS[2], extra_info={}, more=1)
     assert told == {"score": pytest.approx(scores[2], abs=1e-6)}
+
+
+def test_the_recipes_over_http_give_the_same_rewards(scorer, pixels, monkeypatch):
+    scores = Reward(scorer, {"quality": 0.5, "correspondence": 0.5})(pixels, PROMPTS)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    with serving({"small": scorer}) as server:
+        *_, verl_omni, flow_grpo = recipes(scorer, monkeypatch, f"http://127.0.0.1:{server.port}")
+        rewards, details = flow_grpo.mgs_score(torch.device("cpu"))(images.float() / 255, PROMPTS, [{}] * 4)
+        assert details == {}
+        np.testing.assert_allclose(rewards, scores, atol=1e-5)
+
+        async def score_all():
+            pairs = zip(images, PROMPTS, strict=True)
+            calls = [verl_omni.compute_score(data_source="x", solution_image=i, ground_truth=p) for i, p in pairs]
+            return await asyncio.gather(*calls)
+
+        np.testing.assert_allclose([told["score"] for told in asyncio.run(score_all())], scores, atol=1e-5)

@@ -49,6 +49,8 @@ MAY_IMPORT = {
     "training": ENGINE,
     "scoring": ENGINE | {"running", "sources", "training"},
     "filtering": GROUND | {"datasets", "images", "scoring", "sources"},
+    "ask_server": {"errors"},
+    "client": GROUND | {"ask_server", "images", "scoring"},
     "serve": ENGINE | {"running", "scoring", "sources"},
     "recipes": ENGINE | {"running", "training"},
     "cli": ENGINE | {"filtering", "recipes", "running", "scoring", "serve", "sources", "training"},

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mgs.scoring.scorer import Scorer
     from mgs.serve.ray_serve import Replicas
 
-NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
+NEEDED = ("fastapi", "fastapi-offline", "uvicorn", "httptools", "python-multipart", "prometheus-client")
 TOKEN_HELP = "who asks must send this as a bearer token"
 RAY_HELP = "serve by replicas on a Ray cluster: its address, such as auto; local starts one here"
 REPLICAS_HELP = "with --ray: a number such as 4, or 1-4, as requests need; default: one for each GPU"
@@ -58,10 +58,10 @@ def serve(
     replicas: Annotated[str | None, typer.Option(help=REPLICAS_HELP)] = None,
 ) -> None:
     """Serve scores over HTTP, with a page, until Ctrl-C or SIGTERM."""
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise UserError(f"mgs serve: needs {', '.join(missing)}; pip install 'mgs[web]'")
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name.replace("-", "_")) is None]:
+        raise UserError(f"serve needs {', '.join(missing)}: run pip install {' '.join(missing)}")
     if ray and importlib.util.find_spec("ray") is None:
-        raise UserError("mgs serve --ray: needs ray; pip install 'mgs[scale,web]'")
+        raise UserError("serve --ray needs ray: run pip install 'ray[data,serve]'")
     if replicas and not ray:
         raise UserError("--replicas: are a Ray cluster's; name it with --ray, or leave them out")
     if token is not None and not token.strip():

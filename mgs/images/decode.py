@@ -1,4 +1,7 @@
-"""Read image files of any mode as uint8 RGB tensors; a damaged file is an error, never a grey picture."""
+"""Read image files of any mode as uint8 RGB; a damaged file is an error, never a grey picture.
+
+torch is imported only where a tensor is made, since clients of a server make none.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,19 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from mgs.files import file_sha256
 from mgs.images.colour import to_srgb
 from mgs.images.fit import MAX_PIXELS, Fit, resize
 from mgs.images.plugins import needed_plugin
 from mgs.safe_text import one_line, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_BYTES = 1 << 30
 FORMATS = [
@@ -121,14 +126,20 @@ def open_image(data: bytes) -> Image.Image:
 
 def to_tensor(picture: Image.Image, name: Path | str, fit: Fit = DEFAULT_FIT) -> Tensor:
     """What `read_image` returns, from a Pillow image; `name` is what errors call it. Raises `BadImage`."""
+    import torch
+
+    return torch.from_numpy(to_pixels(picture, name, fit)).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
+
+
+def to_pixels(picture: Image.Image, name: Path | str, fit: Fit = DEFAULT_FIT) -> np.ndarray:
+    """What `to_tensor` returns, as an array, (H, W, 3)."""
     try:
         picture.load()
-        pixels = np.array(resize(to_rgb(upright(picture)), fit))
+        return np.array(resize(to_rgb(upright(picture)), fit))
     except MemoryError:
         raise
     except Exception as error:  # decoding happens here, so what decoders raise comes out here
         raise BadImage(f"{name}: not a whole image ({error})") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
 
 
 def check_whole(data: bytes) -> None:

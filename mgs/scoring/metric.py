@@ -15,7 +15,7 @@ from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.images.cuts import cut_views
 from mgs.images.fit import MAX_PIXELS, Fit
-from mgs.images.inputs import as_prompt, as_prompts
+from mgs.images.forms import as_prompt, as_prompts
 from mgs.machine import Machine, exact_products
 from mgs.methods.method import Method
 from mgs.scoring.scorer import Scorer

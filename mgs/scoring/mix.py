@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from mgs.dimensions import DIMENSIONS, MOS_MAX
@@ -38,6 +38,21 @@ class Mix:
             for name, weight in self.weights.items()
         ]
         return [math.fsum(weight * column[i] for weight, column in columns) for i in range(len(columns[0][1]))]
+
+    def refuse_missing(self, prompts: Sequence[str | None], needs_prompt: Container[str]) -> None:
+        """Raise `ValueError` where an image has no prompt, and a dimension of the mix is judged against it."""
+        if missing := [name for name in self.weights if name in needs_prompt and None in prompts]:
+            raise ValueError(f"{', '.join(missing)}: judged against a prompt; give one for each image")
+
+
+def choose_mix(
+    weights: Mapping[str, float] | None, scored: Sequence[str], scorer: str, *, standardize: bool = False
+) -> Mix:
+    """A mix of the dimensions that a scorer of that name gives, by default all alike. Raises `UserError` for others."""
+    weights = dict.fromkeys(scored, 1.0) if weights is None else dict(weights)
+    if unknown := [name for name in weights if name not in scored]:
+        raise UserError(f"weights {', '.join(unknown)}: {scorer} gives {', '.join(scored)}")
+    return Mix(weights, standardize)
 
 
 def as_share(score: float | None) -> float:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
-from torch import Tensor
+from typing import Any, Literal
 
 from mgs.errors import UserError
-from mgs.images.inputs import CHANNELS, ImageInput, as_images, as_prompt, as_prompts
-from mgs.scoring.mix import Mix, as_share
-from mgs.scoring.score import Score
+from mgs.images.forms import Images, as_batch, as_prompt, as_prompts
+from mgs.scoring.mix import Mix, as_share, choose_mix
+from mgs.scoring.score import raise_bad
 from mgs.scoring.scorer import Scorer
-
-Images: TypeAlias = "Sequence[ImageInput] | np.ndarray | Tensor"
 
 
 class Reward:
@@ -58,12 +53,9 @@ class Reward:
 
     def score(self, images: Images, prompts: Sequence[str | None] | None = None) -> dict[str, list[float]]:
         """Each weighted dimension's scores on 0-1, of images and prompts as in a call; not standardized."""
-        if isinstance(images, Tensor):
-            images = images.detach().cpu()  # all at once
-        batch = as_images(channels_first(images) if isinstance(images, (np.ndarray, Tensor)) else images)
+        batch = as_batch(images)
         texts = [as_prompt(prompt) for prompt in as_prompts(prompts, len(batch))]
-        if missing := [name for name in self.mix.weights if name in self.scorer.model.needs_prompt and None in texts]:
-            raise ValueError(f"{', '.join(missing)}: judged against a prompt; give one for each image")
+        self.mix.refuse_missing(texts, self.scorer.model.needs_prompt)
         scores = list(self.scorer.score_stream(zip(batch, texts, strict=True)))
         if self.on_bad == "raise":
             raise_bad(scores)
@@ -72,28 +64,4 @@ class Reward:
 
 def mix_for(scorer: Scorer, weights: Mapping[str, float] | None = None, *, standardize: bool = False) -> Mix:
     """A mix of dimensions that the scorer gives, by default all of them alike. Raises `UserError` for others."""
-    weights = dict.fromkeys(scorer.scored, 1.0) if weights is None else dict(weights)
-    if unknown := [name for name in weights if name not in scorer.scored]:
-        raise UserError(f"weights {', '.join(unknown)}: {scorer.name} gives {', '.join(scorer.scored)}")
-    return Mix(weights, standardize)
-
-
-def channels_first(images: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    """A batch with its channels where `Scorer` looks for them: (N, C, H, W) of a tensor, (N, H, W, C) of an array.
-
-    Where both ends could be channels, a batch is what its kind mostly is. A single image has no batch axis.
-    """
-    if images.ndim != 4:
-        raise ValueError(f"images {tuple(images.shape)}: give (N, C, H, W) or (N, H, W, C), or a list of images")
-    first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
-    if isinstance(images, Tensor):
-        return images.permute(0, 3, 1, 2) if last and not first else images
-    return images.transpose(0, 2, 3, 1) if first and not last else images
-
-
-def raise_bad(scores: Sequence[Score]) -> None:
-    """Raise a `ValueError` that names the images that could not be scored."""
-    if bad := [(number, score.status) for number, score in enumerate(scores) if score.failed]:
-        number, status = bad[0]
-        remedy = "on_bad='nan' gives NaN for these"
-        raise ValueError(f"image {number}, and {len(bad) - 1} others of {len(scores)}: {status}; {remedy}")
+    return choose_mix(weights, scorer.scored, scorer.name, standardize=standardize)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +51,14 @@ def raise_failure(score: Score) -> Score:
     if score.failed:
         raise UserError(score.status.removeprefix(ERROR))
     return score
+
+
+def raise_bad(scores: Sequence[Score]) -> None:
+    """Raise a `ValueError` that names the images that could not be scored, for callers that take `on_bad`."""
+    if bad := [(number, score.status) for number, score in enumerate(scores) if score.failed]:
+        number, status = bad[0]
+        remedy = "on_bad='nan' gives NaN for these"
+        raise ValueError(f"image {number}, and {len(bad) - 1} others of {len(scores)}: {status}; {remedy}")
 
 
 def failure(reason: str) -> Score:

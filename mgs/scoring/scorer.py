@@ -26,7 +26,8 @@ from mgs.errors import UserError
 from mgs.files import whole_file
 from mgs.images.cuts import Cuts
 from mgs.images.decode import BadImage
-from mgs.images.inputs import ImageInput, Pair, as_images, as_prompt, as_prompts, load_image, name_of
+from mgs.images.forms import ImageInput, Pair, as_images, as_prompt, as_prompts, name_of
+from mgs.images.inputs import load_image
 from mgs.machine import Machine
 from mgs.methods.method import Options
 from mgs.scoring.explanation import Explanation, explain_picture

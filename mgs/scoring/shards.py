@@ -18,7 +18,8 @@ from mgs.errors import UserError
 from mgs.files import flush_to_disk, locked, naming
 from mgs.images.cuts import Cuts
 from mgs.images.decode import BadImage
-from mgs.images.inputs import as_prompt, load_content, load_or_reason
+from mgs.images.forms import as_prompt
+from mgs.images.inputs import load_content, load_or_reason
 from mgs.progress_bar import progress
 from mgs.scoring.outputs import write_rows
 from mgs.scoring.receipts import FAILED, PART, SHARD, Done, ScoreShard, open_partial, read_partial, read_receipt

@@ -16,7 +16,8 @@ from torch import Tensor
 from mgs.dimensions import Prompt
 from mgs.engine.batcher import Batcher, Found
 from mgs.images.cuts import Cuts
-from mgs.images.inputs import Pair, load_image, load_or_reason
+from mgs.images.forms import Pair
+from mgs.images.inputs import load_image, load_or_reason
 
 T = TypeVar("T")
 Running: TypeAlias = "tuple[list[Loaded], Future[list[Found]]]"

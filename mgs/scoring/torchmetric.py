@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mgs.dimensions import MOS_MAX
 from mgs.errors import UserError
-from mgs.images.inputs import as_images, as_prompts
+from mgs.images.forms import as_images, as_prompts
 from mgs.scoring.score import raise_failure
 from mgs.scoring.scorer import Scorer
 

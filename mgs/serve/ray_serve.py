@@ -31,7 +31,7 @@ from mgs.serve.limits import Limits, Refused
 from mgs.serve.run import Address
 from mgs.serve.service import Service
 
-INSTALL = "pip install 'mgs[scale,web]'"
+INSTALL = "pip install 'ray[data,serve]'"
 NAME = "mgs"  # of the application among Ray Serve's, and of its deployment
 QUIET = "CRITICAL"  # its log's level: what Ray has to say is in its status, too
 LOOK_SECONDS = 0.5  # between two looks at that
