@@ -114,9 +114,8 @@ def prepare_for_ray(
     for scorer in scorers.values():
         scorer.check_style(style)
     exact = [one.exactly(scorer) for one, scorer in zip(words, scorers.values(), strict=True)]
-    return {name: partial(open_on, words=one) for name, one in zip(scorers, exact, strict=True)}, mix_of(
-        scorers, reward
-    )
+    makers = {name: partial(open_on, words=one) for name, one in zip(scorers, exact, strict=True)}
+    return makers, mix_of(scorers, reward)
 
 
 def parse_replicas(text: str | None) -> Replicas | None:
