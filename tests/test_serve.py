@@ -244,7 +244,8 @@ def test_requests_that_are_none_get_one_line_of_what_is_wrong(server):
     for body, kind, status, part in [
         (b"{", "application/json", 400, "not JSON"),
         (b"[" * 5000, "application/json", 400, "not JSON"),
-        (b"[" * 200_000, "application/json", 413, "more than 100,000 lists"),
+        (b"[" * 200_000, "application/json", 413, "more than 100,000 brackets and commas"),
+        (b'{"images": [' + b"1," * 200_000, "application/json", 413, "more than 100,000 brackets and commas"),
         (b"\xff", "application/json", 400, "not JSON"),
         (b"x", "text/plain", 415, "send multipart/form-data"),
         (b"x", "multipart/form-data", 400, "the form: cannot be read"),

@@ -19,7 +19,7 @@ from mgs.serve.limits import Limits, Refused
 from mgs.sources.item import Item
 
 Options = TypeVar("Options", bound=BaseModel)
-MOST_PARTS = 100_000  # brackets in JSON: each makes a list or an object, which takes fifty times its byte of memory
+MOST_PARTS = 100_000  # brackets and commas in JSON: each makes a value, which takes fifty times its byte of memory
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 DATA_URL = re.compile(r"\A\s*data:[^,]{0,200};base64,", re.IGNORECASE)
 SWITCH: dict[Any, bool] = {"true": True, "false": False}
@@ -80,8 +80,8 @@ async def read_form(request: Request, limits: Limits) -> dict[str, Any]:
 
 def read_object(body: bytes) -> dict[str, Any]:
     """The object of a JSON body. Raises `Refused`."""
-    if body.count(b"[") + body.count(b"{") > MOST_PARTS:
-        raise Refused(413, f"the body: more than {MOST_PARTS:,} lists and objects; send fewer images at once")
+    if sum(map(body.count, (b"[", b"{", b","))) > MOST_PARTS:
+        raise Refused(413, f"the body: more than {MOST_PARTS:,} brackets and commas; send fewer images at once")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
