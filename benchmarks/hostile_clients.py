@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.serving import holds, server
-from mgs.errors import exit_on_user_error
+from mgs.errors import UserError, exit_on_user_error
 
 MB = 1 << 20
 Attack = Callable[["Target"], contextlib.AbstractAsyncContextManager[None]]
@@ -100,7 +100,8 @@ def repeated(send: Callable[[Target], object], at_once: int) -> Attack:
     async def attack(target: Target) -> AsyncIterator[None]:
         async def repeat() -> None:
             while True:
-                await send(target)  # type: ignore[misc]
+                with contextlib.suppress(aiohttp.ClientError):  # which the server may answer an attack with
+                    await send(target)  # type: ignore[misc]
                 await asyncio.sleep(0.01)
 
         tasks = [asyncio.ensure_future(repeat()) for _ in range(at_once)]
@@ -138,7 +139,7 @@ def large_picture(side: int) -> bytes:
     return stream.getvalue()
 
 
-BOMB, LARGEST = form_of(large_picture(30_000), 8), form_of(large_picture(5_700), 8)
+BOMB, LARGEST = form_of(large_picture(30_000), 8), form_of(large_picture(4_096), 8)
 
 
 async def send_bombs(target: Target) -> None:
@@ -151,7 +152,7 @@ async def send_bombs(target: Target) -> None:
 
 
 async def send_largest(target: Target) -> None:
-    """2 clients with 8 images of 32 megapixels, which are scored."""
+    """2 clients with 8 images of 17 megapixels, which are scored."""
     async with (
         aiohttp.ClientSession(headers={"Content-Type": "application/json"}) as session,
         session.post(f"{target.address}/score", data=LARGEST) as reply,
@@ -207,8 +208,11 @@ def measure(address: str, seconds: float) -> None:
         command = [sys.executable, "-m", "benchmarks.hostile_clients", "--attack", str(number), address]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as attacker:
             assert attacker.stdout
-            attacker.stdout.readline()
+            if attacker.stdout.readline() != b"begun\n":
+                raise UserError(f"{attack.__doc__}: has not begun; see above")
             times = asyncio.run(honest(Target(address), seconds))
+            if attacker.poll() is not None:
+                raise UserError(f"{attack.__doc__}: has ended too early; see above")
             attacker.kill()
         cuts = statistics.quantiles(times, n=100)
         told = str(attack.__doc__).splitlines()[0].removesuffix(".")

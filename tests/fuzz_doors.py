@@ -317,9 +317,10 @@ def open_requests(folder: Path) -> tuple[list[Call], list[bytes]]:
     import asyncio
     import pickle
 
+    import numpy as np
     from starlette.requests import Request
 
-    from mgs.serve import contracts, messages
+    from mgs.serve import contracts, schemas
     from mgs.serve.bodies import as_items, check, read_content, take_images
     from mgs.serve.limits import Limits
     from mgs.serve.pickles import read_pickle
@@ -335,7 +336,7 @@ def open_requests(folder: Path) -> tuple[list[Call], list[bytes]]:
 
     def own(data: bytes, kind: str) -> object:
         content = content_of(data, kind)
-        images, options = take_images(content), check(messages.ScoreOptions, content)
+        images, options = take_images(content), check(schemas.ScoreOptions, content)
         return json.dumps([item.image for item in as_items(images, options.prompts, limits)])
 
     calls = [
@@ -351,7 +352,8 @@ def open_requests(folder: Path) -> tuple[list[Call], list[bytes]]:
     field = b'--y\r\ncontent-disposition: form-data; name="prompts"\r\n\r\na fox\r\n--y--\r\n'
     asked = {"images": [b"picture"], "prompts": ["a fox"], "metadata": {"a": [1, 2.5, None, True, (1, 2)]}}
     words = {"images": ["eHg=", "data:image/png;base64,eHg="], "prompts": ["a fox", None], "dimensions": ["quality"]}
-    seeds = [pickle.dumps(asked, protocol) for protocol in (2, 3, 4, 5)]
+    arrays = {"images": [b"picture"], "prompts": np.array(["a fox"]), "more": np.array([None, "x"], dtype=object)}
+    seeds = [pickle.dumps(one, protocol) for one in (asked, arrays) for protocol in (2, 3, 4, 5)]
     seeds += [json.dumps(one).encode() for one in (words, {"requests": [turn]}, {"image": ["eHg="], "prompt": ["x"]})]
     return calls, [*seeds, form + field]
 

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from mgs.cli import app
-from mgs.serve.guard import OPEN
+from mgs.serve.middleware import OPEN
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "containers"

@@ -104,7 +104,6 @@ def test_many_clients_at_once_share_batches_and_each_gets_its_own(server, scorer
 
 
 def test_a_bad_image_is_an_entry_and_its_neighbours_are_scored(server, files, expected):
-    wide = png(np.zeros((4, 1 << 19, 3), np.uint8))
     bad = {
         "cut": (coded([("", files[1][1][:-2000])])[0], "not a whole image"),
         "text": (base64.b64encode(b"hello").decode(), "no image format that Pillow knows"),
@@ -113,10 +112,16 @@ def test_a_bad_image_is_an_entry_and_its_neighbours_are_scored(server, files, ex
         "address": ("https://example.org/a.png", "an address; this server opens none"),
         "file": ("file:///etc/passwd", "an address; this server opens none"),
         "path": ("/etc/passwd", "not base64"),
-        "large": (base64.b64encode(wide).decode(), "2,097,152 pixels, and this server takes 1,048,576; make it small"),
+        "large": (coded([("", png(np.zeros((1024, 2048, 3), np.uint8)))])[0], "2,097,152 pixels as the model sees it"),
+        "sliver": (coded([("", png(np.zeros((64, 2000, 3), np.uint8)))])[0], "8,192,000 pixels as the model sees it"),
     }
     images = [coded(files)[0], *(text for text, _ in bad.values()), coded(files)[1]]
     reply = server.post_json("/score", {"images": images, "prompts": [PROMPTS[0], *("x" for _ in bad), PROMPTS[1]]})
+    long = server.post_json("/score", {"images": images[:1] * 3, "prompts": ["x" * 5000, "x" * 501, "x y " * 250]})
+    statuses = [entry["status"] for entry in long.json["results"]]
+    assert statuses[0].startswith("error: image 0: a prompt of 5,000 characters")
+    assert statuses[1].startswith("error: image 1: a prompt of more than 4,096 letters, or 500 in a word")
+    assert statuses[2].startswith("ok")
     assert reply.status == 200
     first, *entries, last = reply.json["results"]
     assert first["scores"] == pytest.approx(told(expected[0]), abs=1e-5)
@@ -192,6 +197,15 @@ def test_flow_grpos_and_verl_omnis_pickles_get_rewards(server, scorer, files, pr
     assert answer["scores"][:8] == pytest.approx(Reward(scorer, MIX)(images[:8], PROMPTS), abs=1e-5)
     assert math.isnan(answer["scores"][8])
     assert answer["statuses"][8].startswith("error: ")
+    arrays = {"images": images[:8], "prompts": np.array_split(PROMPTS, 1)[0]}  # as flow_grpo cuts them
+    lists = {"images": images[:8], "prompts": np.array(PROMPTS, dtype=object)}
+    for one in (arrays, lists):
+        found = pickle.loads(server.ask("POST", "/", pickle.dumps(one, protocol)).body)
+        assert found["outputs"] == pytest.approx(answer["outputs"][:8], abs=1e-5)
+    bad = server.ask("POST", "/", pickle.dumps({"images": [b"bad"], "prompts": ["x"]}, protocol))
+    assert pickle.loads(bad.body)["error"].startswith("error: image 0: not a whole image")
+    unasked = server.ask("POST", "/", pickle.dumps({"images": images}, protocol))
+    assert (unasked.status, "correspondence is judged by" in pickle.loads(unasked.body)["error"]) == (422, True)
 
 
 def test_flow_factory_and_unirl_get_rewards(server, scorer, files):
@@ -200,8 +214,9 @@ def test_flow_factory_and_unirl_get_rewards(server, scorer, files):
     reply = server.post_json("/compute", {"image": [*coded(files), "bad"], "prompt": [*prompts, "x"], "video": None})
     assert reply.json["rewards"][:8] == pytest.approx(reward(images, prompts), abs=1e-5)
     assert reply.json["rewards"][8] is None
-    names = server.ask("GET", "/rewards").json
-    assert names == ["mgs", "quality", "authenticity", "correspondence"]
+    assert reply.json["error"].startswith("error: image 8: not base64")
+    names = server.ask("GET", "/rewards").json["rewards"]
+    assert names == list(server.ask("GET", "/health").json["rewards"]) == ["mgs", *DIMENSIONS[:3]]
     turns = [{"text": "a dog", "image_b64": coded(files)[5]}, {"text": prompts[0], "image_b64": coded(files)[0]}]
     requests = [
         {"history": turns, "required_rewards": names, "metadata": None},
@@ -212,7 +227,7 @@ def test_flow_factory_and_unirl_get_rewards(server, scorer, files):
     shares = reward.score(images[:1], prompts[:1])
     assert found["results"][0]["mgs"]["score"] == pytest.approx(reward(images[:1], prompts[:1])[0], abs=1e-5)
     assert found["results"][0]["quality"]["score"] == pytest.approx(shares["quality"][0], abs=1e-5)
-    assert found["results"][1:] == [{"mgs": {"score": None}}] * 2
+    assert found["results"][1:] == [{}, {}]
     assert [list(one) for one in found["errors"]] == [[], ["mgs"], ["mgs"]]
     unknown = [{"history": turns, "required_rewards": ["beauty"]}]
     assert "no reward beauty" in server.post_json("/score", {"requests": unknown}).json["detail"]
@@ -272,8 +287,9 @@ class Evil:
 
 def test_a_pickle_that_is_more_than_data_is_refused_and_runs_nothing(server, tmp_path):
     bodies = {
-        "runs": (pickle.dumps({"images": [Evil(tmp_path / "touched")]}), 422, "more than plain data"),
-        "class": (pickle.dumps({"images": np.zeros(3)}), 422, "more than plain data"),
+        "runs": (pickle.dumps({"images": [Evil(tmp_path / "touched")]}), 422, "the pickle: holds pathlib.Path.touch"),
+        "numbers": (pickle.dumps({"images": np.zeros(3)}), 422, "not a whole pickle (an array of other things"),
+        "table": (pickle.dumps({"prompts": np.array([["a"]])}), 422, "an array of other things than texts"),
         "protocol 2": (pickle.dumps({"images": [b"x"]}, 2), 422, "by protocol 3 or later"),
         "persistent": (b"\x80\x04\x8c\x01aQ.", 422, "more than plain data"),
         "many": (b"\x80\x04" + b"]" * 30_000 + b".", 413, "more than 20,000 parts"),
@@ -287,7 +303,7 @@ def test_a_pickle_that_is_more_than_data_is_refused_and_runs_nothing(server, tmp
     }
     for kind, (body, status, part) in bodies.items():
         reply = server.ask("POST", "/", body)
-        assert (reply.status, part in reply.json["detail"]) == (status, True), (kind, reply.body)
+        assert (reply.status, part in pickle.loads(reply.body)["error"]) == (status, True), (kind, reply.body)
     assert not (tmp_path / "touched").exists()
     pickle.loads(bodies["runs"][0])
     assert (tmp_path / "touched").exists()  # it would have
@@ -311,12 +327,15 @@ def test_what_is_served_is_told(server, scorer):
     assert (small["explains"], other["explains"], other["method"]) == (True, False, "clip-iqa")
     assert info["limits"]["images"] == 40
     assert info["reward"]["weights"] == MIX
-    assert server.ask("GET", "/health").json == server.ask("GET", "/ready").json == {"status": "ok"}
+    assert server.ask("GET", "/ready").json == {"status": "ok"}
+    for path in ("/", "/health", "/ready"):
+        head = server.ask("HEAD", path)
+        assert (head.status, head.body) == (200, b"")
     metrics = server.ask("GET", "/metrics").body.decode()
     assert f'mgs_images_total{{checkpoint="{NAME}",status="ok"}}' in metrics
     assert 'mgs_request_seconds_count{path="/score",status="200"}' in metrics
     assert server.ask("GET", "/docs").status == 200
     examples = server.ask("GET", "/examples").json["examples"]
     assert Image.open(io.BytesIO(server.ask("GET", examples[0]["url"]).body)).size == (512, 512)
-    assert server.ask("GET", "/examples/99.jpg").status == 404
+    assert server.ask("GET", "/examples/99.jpg").status == server.ask("GET", "/examples/x").status == 404
     assert {"/score", "/rank", "/prompt", "/compute"} <= server.ask("GET", "/openapi.json").json["paths"].keys()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mgs.serve.ray_serve import Replicas
 
 NEEDED = ("fastapi", "fastapi-offline", "uvicorn", "httptools", "python-multipart", "prometheus-client")
-TOKEN_HELP = "who asks must send this as a bearer token"
+TOKEN_HELP = "clients must send this as a bearer token"
 RAY_HELP = "serve by replicas on a Ray cluster: its address, such as auto; local starts one here"
 REPLICAS_HELP = "with --ray: a number such as 4, or 1-4, as requests need; default: one for each GPU"
 REWARD_HELP = "the mix that reward clients get, such as quality=0.5,correspondence=0.5; default: all alike"
@@ -51,7 +51,7 @@ def serve(
     batch_size: Annotated[int | None, typer.Option(min=1, help="images scored at once, at most")] = None,
     max_images: Annotated[int, typer.Option(min=1, help="images of a request")] = 64,
     max_mb: Annotated[int, typer.Option(min=1, help="megabytes of a request")] = 64,
-    max_pixels: Annotated[int, typer.Option(min=1, help="pixels of an image")] = 1 << 25,
+    max_pixels: Annotated[int, typer.Option(min=1, help="pixels of an image")] = 1 << 24,
     queue: Annotated[int, typer.Option(min=1, help="images that may wait; more are told to come again")] = 256,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds for a request to arrive, and to be scored")] = 60,
     ray: Annotated[str | None, typer.Option(help=RAY_HELP)] = None,
@@ -64,14 +64,17 @@ def serve(
         raise UserError("serve --ray needs ray: run pip install 'ray[data,serve]'")
     if replicas and not ray:
         raise UserError("--replicas: are a Ray cluster's; name it with --ray, or leave them out")
-    if token is not None and not token.strip():
-        raise UserError("--token: empty; give one, or leave it out")
+    token = os.environ.get("MGS_TOKEN") if token is None else token  # an empty variable is none to typer
+    if token is not None and not (token.strip() and token.isascii() and token.isprintable()):
+        raise UserError("--token, MGS_TOKEN: empty, or letters that HTTP cannot send; give another, or leave it out")
+    weights = parse_weights(reward)
     from mgs.serve.limits import Limits
     from mgs.serve.run import Address, run_server
     from mgs.serve.service import Service
 
     limits = Limits(max_images, max_mb << 20, max_pixels, timeout, queue)
     address = Address(host, port, token)
+    address.listen().close()  # which is told before anything is loaded
     paths: list[Path | None] = [*dict.fromkeys(checkpoint)] if checkpoint else [None]
     words = [ScorerWords(path, tuple(settings or ()), zero_shot, clip, method) for path in paths]
     if not address.is_local and token is None:
@@ -80,13 +83,13 @@ def serve(
         from mgs.serve.ray_serve import Recipe, serve_on_ray
 
         count, device = parse_replicas(replicas), words[0].device_on_ray()
-        makers, mix = prepare_for_ray(words, reward, prompt_style)
+        makers, mix = prepare_for_ray(words, weights, prompt_style)
         recipe = Recipe(makers, mix, limits, address, prompt_style, batch_size, os.getcwd())
         serve_on_ray(recipe, ray, count, device)
     else:
         scorers = open_scorers(words)
         service = Service(scorers, limits, style=prompt_style, batch_size=batch_size)
-        run_server(service, mix_of(scorers, reward), address)
+        run_server(service, mix_of(scorers, weights), address)
 
 
 def open_scorers(words: Sequence[ScorerWords]) -> dict[str, Scorer]:
@@ -96,15 +99,15 @@ def open_scorers(words: Sequence[ScorerWords]) -> dict[str, Scorer]:
     return {str(one.checkpoint or scorer.name): scorer for one, scorer in opened}
 
 
-def mix_of(scorers: Mapping[str, Scorer], reward: str | None) -> Mix:
+def mix_of(scorers: Mapping[str, Scorer], weights: Mapping[str, float] | None) -> Mix:
     """The mix that reward clients get, of what the first scorer gives."""
     from mgs.scoring.reward import mix_for
 
-    return mix_for(next(iter(scorers.values())), parse_weights(reward))
+    return mix_for(next(iter(scorers.values())), weights)
 
 
 def prepare_for_ray(
-    words: Sequence[ScorerWords], reward: str | None, style: str | None
+    words: Sequence[ScorerWords], weights: Mapping[str, float] | None, style: str | None
 ) -> tuple[dict[str, partial[Scorer]], Mix]:
     """What makes the scorers in other processes, by name, and the mix.
 
@@ -115,7 +118,7 @@ def prepare_for_ray(
         scorer.check_style(style)
     exact = [one.exactly(scorer) for one, scorer in zip(words, scorers.values(), strict=True)]
     makers = {name: partial(open_on, words=one) for name, one in zip(scorers, exact, strict=True)}
-    return makers, mix_of(scorers, reward)
+    return makers, mix_of(scorers, weights)
 
 
 def parse_replicas(text: str | None) -> Replicas | None:
@@ -134,7 +137,11 @@ def parse_weights(text: str | None) -> dict[str, float] | None:
     """`quality=0.5,correspondence=0.5` as weights. Raises `UserError` for what is none."""
     if text is None:
         return None
+    parts = [part.partition("=") for part in text.split(",")]
     try:
-        return {name.strip(): float(weight) for name, _, weight in (part.partition("=") for part in text.split(","))}
+        weights = {name.strip(): float(weight) for name, _, weight in parts}
     except ValueError:
         raise UserError(f"--reward {text}: give weights, such as quality=0.5,correspondence=0.5") from None
+    if len(weights) < len(parts):
+        raise UserError(f"--reward {text}: names a dimension twice; name each once")
+    return weights

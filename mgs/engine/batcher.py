@@ -64,6 +64,11 @@ class Batcher:
             self.waiting.append(request)
         return request.answer
 
+    def drop_cancelled(self) -> None:
+        """Let go of requests whose answers were cancelled, with their pictures; otherwise they wait for their turn."""
+        with self.lock:
+            self.waiting = deque(request for request in self.waiting if not request.answer.cancelled())
+
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """A function's result, computed on the thread, between batches."""
         return self.begin_on_thread(function, *args).result()

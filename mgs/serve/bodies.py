@@ -14,16 +14,18 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from mgs.images.metadata import MAX_PROMPT, as_text
-from mgs.serve.limits import Limits, Refused
+from mgs.images.metadata import as_text
+from mgs.serve.limits import LONGEST_PROMPT, Limits, Refused
 from mgs.sources.item import Item
 
 Options = TypeVar("Options", bound=BaseModel)
 MOST_PARTS = 100_000  # brackets and commas in JSON: each makes a value, which takes fifty times its byte of memory
-ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+ADDRESS = re.compile(r"\s{0,20}[a-z][a-z0-9+.-]{0,20}://", re.IGNORECASE)
+SPACES = b" \t\r\n"
 DATA_URL = re.compile(r"\A\s*data:[^,]{0,200};base64,", re.IGNORECASE)
 SWITCH: dict[Any, bool] = {"true": True, "false": False}
 LISTS = ("images", "prompts", "dimensions")  # fields of a form that may be repeated
+MOST_TEXT = 1 << 16  # bytes of a text in a form
 OTHERS = 8  # fields of a form, besides a prompt for each image
 
 
@@ -57,7 +59,7 @@ async def read_form(request: Request, limits: Limits) -> dict[str, Any]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield await request.body()
 
-    most = {"max_files": limits.images, "max_fields": limits.images + OTHERS, "max_part_size": 4 * MAX_PROMPT}
+    most = {"max_files": limits.images, "max_fields": limits.images + OTHERS, "max_part_size": MOST_TEXT}
     try:
         form = await InMemoryParser(request.headers, stream(), **most).parse()
     except MultiPartException as error:
@@ -134,13 +136,13 @@ def as_item(image: Any, prompt: str | None, number: int) -> Item:
         problem = "an address; this server opens none: send the file's content as base64"
     else:
         try:
-            data = base64.b64decode("".join(DATA_URL.sub("", image, count=1).split()), validate=True)
+            coded = DATA_URL.sub("", image, count=1).encode("ascii").translate(None, SPACES)
+            data = base64.b64decode(coded, validate=True)
         except ValueError as error:
             problem = f"not base64 ({error})"
-    text = None if prompt is None else as_text(prompt)
-    if text and len(text) > MAX_PROMPT:
-        problem = f"a prompt of {len(text):,} characters; give {MAX_PROMPT:,} at most"
-    return Item(name, prompt=text if not problem else None, data=data, problem=problem)
+    if prompt is not None and len(prompt) > LONGEST_PROMPT:
+        return Item(name, problem=f"a prompt of {len(prompt):,} characters; give {LONGEST_PROMPT:,} at most")
+    return Item(name, prompt=None if prompt is None else as_text(prompt), data=data, problem=problem)
 
 
 def too_many(limits: Limits) -> str:

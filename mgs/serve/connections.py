@@ -12,6 +12,11 @@ MOST = 4096  # connections; each takes some tens of kilobytes
 OTHER_FILES = 128  # descriptors for all but connections
 IDLE_SECONDS = 60  # without a whole request's head
 MOST_HEAD = 64 << 10  # bytes before a request's body
+MOST_PIPELINED = 16  # requests that wait for the answer to another
+TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    b'content-length: 49\r\n\r\n{"detail": "the head: too long; send less of it"}'
+)
 
 
 def most_connections() -> int:
@@ -35,6 +40,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.unread: asyncio.TimerHandle | None = None  # runs while the client does not read
         self.in_head, self.head = True, 0  # whether a request's head is what comes next, and its bytes so far
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -42,7 +48,9 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.wait_for_request()
         if len(self.connections) > self.most:
-            next(iter(self.idle)).transport.abort()
+            oldest = next(iter(self.idle))
+            oldest.stop_waiting()  # or the next new one would choose it again, which ends a moment later
+            oldest.transport.abort()
 
     def wait_for_request(self) -> None:
         """Be idle from now on."""
@@ -56,11 +64,17 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read a part of a request."""
         if self.in_head:
-            if self.head > MOST_HEAD:
-                self.send_400_response("The request's head is too long.")
+            if self.head > MOST_HEAD or len(self.pipeline) > MOST_PIPELINED:
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
                 return
             self.head += len(data)
         super().data_received(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Read a header; those after a body are of no use here, and have no end."""
+        if self.in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request has begun."""
@@ -79,7 +93,20 @@ class Connection(HttpToolsProtocol):
         if self.cycle.response_complete and not self.transport.is_closing():
             self.wait_for_request()
 
+    def pause_writing(self) -> None:
+        """The client reads too slowly; one that goes on like this is dropped."""
+        super().pause_writing()
+        self.unread = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        if self.unread:
+            self.unread.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self.stop_waiting()
+        if self.unread:
+            self.unread.cancel()
         super().connection_lost(exc)

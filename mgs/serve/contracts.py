@@ -1,7 +1,7 @@
 """The messages that trainers of image generators send to reward servers, as those projects define them.
 
-Each gets the dimensions' mean on 0-1, weighted as the server was told, or a dimension alone, also on 0-1. An image that
-cannot be scored has no number: NaN in a pickle, null in JSON, as these projects have it.
+Each gets the dimensions' mean on 0-1, weighted as the server was told, or a dimension alone, also on 0-1. Where an
+image cannot be scored, the answer says so in the way that the project reads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mgs.images.metadata import as_text
 from mgs.scoring.mix import Mix, as_share
 from mgs.serve.bodies import as_items, check
 from mgs.serve.limits import Limits, Refused
-from mgs.serve.pickles import read_pickle
+from mgs.serve.pickles import Array, read_pickle
 from mgs.serve.service import Answer, Service
 from mgs.sources.item import Item
 
@@ -38,7 +38,11 @@ class Rewards:
         return [MIXED, *self.service.scorers[self.service.choose()].scored]
 
     async def score(self, items: Sequence[Item]) -> list[Answer]:
-        """The answers for a request's images. Raises `Refused`."""
+        """The answers for a request's images. Raises `Refused`, also if no image has the prompt that the mix needs."""
+        needed = self.service.scorers[self.service.choose()].model.needs_prompt & self.mix.weights.keys()
+        if needed and all(item.prompt is None for item in items):
+            remedy = "send one for each image, or start the server with --reward and other dimensions"
+            raise Refused(422, f"prompts: missing, and {', '.join(sorted(needed))} is judged by them; {remedy}")
         return await self.service.score(items, self.service.choose())
 
     def of(self, answer: Answer, name: str = MIXED) -> float:
@@ -62,6 +66,7 @@ class ComputeAnswer(BaseModel):
     """What Flow-Factory reads."""
 
     rewards: list[float | None] = Field(description="on 0-1; null for an image without a score")
+    error: str | None = Field(None, description="the reason for the first null; not there if there is none")
 
 
 class Turn(BaseModel):
@@ -94,7 +99,9 @@ async def compute(content: dict[str, Any], rewards: Rewards) -> dict[str, Any]:
     """Flow-Factory's answer. Raises `Refused`."""
     body = check(ComputeBody, content)
     answers = await rewards.score(as_items(body.image, body.prompt, rewards.service.limits))
-    return {"rewards": [or_null(rewards.of(answer)) for answer in answers]}
+    numbers = [or_null(rewards.of(answer)) for answer in answers]
+    problems = [answer.score.status for answer, number in zip(answers, numbers, strict=True) if number is None]
+    return {"rewards": numbers, **({"error": problems[0]} if problems else {})}
 
 
 async def unirl(content: dict[str, Any], rewards: Rewards) -> dict[str, Any]:
@@ -110,7 +117,7 @@ async def unirl(content: dict[str, Any], rewards: Rewards) -> dict[str, Any]:
     results, errors = [], []
     for request, answer in zip(requests, answers, strict=True):
         values = {name: or_null(rewards.of(answer, name)) for name in request.required_rewards}
-        results.append({name: {"score": value} for name, value in values.items()})
+        results.append({name: {"score": value} for name, value in values.items() if value is not None})
         errors.append({name: answer.score.status for name, value in values.items() if value is None})
     return {"results": results, "errors": errors}
 
@@ -130,7 +137,14 @@ async def pickled(body: bytes, rewards: Rewards) -> bytes:
     answers = await rewards.score(pickled_items(body, rewards.service.limits))
     numbers = [rewards.of(answer) for answer in answers]
     statuses = [answer.score.status for answer in answers]
-    return pickle.dumps({"scores": numbers, "rewards": numbers, "outputs": numbers, "statuses": statuses}, protocol=4)
+    if all(map(math.isnan, numbers)):  # verl-omni, which sends one image, would take NaN for its reward
+        return write_pickle({"error": statuses[0]})
+    return write_pickle({"scores": numbers, "rewards": numbers, "outputs": numbers, "statuses": statuses})
+
+
+def write_pickle(content: dict[str, Any]) -> bytes:
+    """A pickle of plain data."""
+    return pickle.dumps(content, protocol=4)
 
 
 def pickled_items(body: bytes, limits: Limits) -> list[Item]:
@@ -139,6 +153,7 @@ def pickled_items(body: bytes, limits: Limits) -> list[Item]:
     if not isinstance(content, dict):
         raise Refused(422, "the pickle: not a dict; send images and prompts in one")
     images, prompts = content.get("images"), content.get("prompts")
+    prompts = list(prompts.texts) if isinstance(prompts, Array) else prompts
     if prompts is not None and not (isinstance(prompts, (list, tuple)) and all(map(is_prompt, prompts))):
         raise Refused(422, "prompts: not a list of texts; give one for each image, or none")
     return as_items(list(images) if isinstance(images, tuple) else images, prompts, limits)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mgs.errors import UserError
 from mgs.images.fit import MAX_PIXELS
+
+LONGEST_PROMPT = 4096  # characters; CLIP reads 77 tokens
 
 
 @dataclass(frozen=True)
@@ -14,13 +17,14 @@ class Limits:
 
     images: int = 64  # of a request
     bytes: int = 64 << 20  # of a request's body
-    pixels: int = 1 << 25  # of an image
+    pixels: int = 1 << 24  # of an image, as the model sees it
     seconds: float = 60.0  # for a body to arrive, and again for its images to be scored
     queue: int = 256  # images of all requests that are not answered yet
 
     def __post_init__(self) -> None:
-        if min(self.images, self.bytes, self.pixels, self.seconds, self.queue) <= 0:
-            raise UserError(f"{self}: all of them need to be more than 0")
+        least = min(self.images, self.bytes, self.pixels, self.seconds, self.queue)
+        if not (least > 0 and math.isfinite(self.seconds)):
+            raise UserError(f"{self}: all of them need to be more than 0, and finite")
         if self.images > self.queue:
             raise UserError(f"--max-images {self.images}: more than --queue {self.queue} holds; raise --queue")
         if self.pixels > MAX_PIXELS:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
+
+from mgs.images.decode import open_image
+from mgs.images.fit import Fit
 
 
 class PixelBudget:
@@ -23,3 +27,15 @@ class PixelBudget:
         with self.changed:
             self.left += pixels
             self.changed.notify_all()
+
+
+def count_pixels(data: bytes, fit: Fit) -> int:
+    """How many pixels an image file makes, as it is or as `fit` enlarges it; 0 for what is none, or cannot be enlarged.
+
+    Decoding tells the reason for that better.
+    """
+    try:
+        with open_image(data) as picture:
+            return max(math.prod(picture.size), math.prod(fit.size(*picture.size)))
+    except Exception:  # decoders raise what they like
+        return 0

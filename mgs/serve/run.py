@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -10,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
@@ -32,21 +34,25 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can ask."""
-        with contextlib.suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        return self.host == "localhost"
+        """Whether only this machine can ask. Raises `UserError` for a host that is none."""
+        return all(ipaddress.ip_address(found[4][0]).is_loopback for found in self.find())
 
     @property
     def names(self) -> tuple[str, ...] | None:
         """The names that the server may be called by; None for any."""
         return (*LOCAL_NAMES, self.host) if self.is_local and self.token is None else None
 
+    def find(self) -> list[Any]:
+        """What the system knows of the host, as `socket.getaddrinfo` tells it. Raises `UserError`."""
+        try:
+            return socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"--host {self.host}: no address of this machine ({error}); see --host") from None
+
     def listen(self) -> socket.socket:
         """A socket that listens. Raises `UserError` where there can be none."""
         try:
-            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((self.host, self.port), family=family, backlog=2048)
+            return socket.create_server((self.host, self.port), family=self.find()[0][0], backlog=2048)
         except OSError as error:
             remedy = "choose another with --port" if error.errno == errno.EADDRINUSE else "see --host and --port"
             raise UserError(f"{self.host}:{self.port}: {error.strerror}; {remedy}") from None
@@ -60,6 +66,7 @@ class Address:
 def run_server(service: Service, mix: Mix, address: Address) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one stops at once. Raises `UserError` for an address in use."""
     Connection.most = most_connections()
+    asyncio.run(service.check())
     with address.listen() as listening, forgotten_signals():
         address.show(listening.getsockname()[1])
         make_server(service, mix, address).run(sockets=[listening])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -18,21 +19,25 @@ from mgs.dimensions import DIMENSIONS, Prompt
 from mgs.engine.batcher import Found
 from mgs.engine.predict import EVAL_BATCH
 from mgs.errors import UserError, explain_failure
-from mgs.images.decode import BadImage, open_image
+from mgs.images.decode import BadImage
 from mgs.images.metadata import as_text
-from mgs.scoring.explanation import Explanation, can_explain
+from mgs.scoring.explanation import can_explain
 from mgs.scoring.score import Score, failure
 from mgs.scoring.scorer import Scorer
 from mgs.scoring.shards import load_item
 from mgs.scoring.streaming import DECODERS, Loaded, Scored
 from mgs.scoring.wording import told_origin
-from mgs.serve.limits import Limits, Refused
+from mgs.serve.limits import LONGEST_PROMPT, Limits, Refused
 from mgs.serve.metrics import Metrics
-from mgs.serve.pixel_budget import PixelBudget
+from mgs.serve.pixel_budget import PixelBudget, count_pixels
+from mgs.serve.reasons import why
 from mgs.sources.find_prompt import FINDERS, fill_prompt
 from mgs.sources.item import Item
 
 MOST_WAIT = 60  # seconds that a client is asked to wait
+READERS = 2  # threads
+LONGEST_WORD = 500  # characters; the time that a tokenizer takes grows with the square of a word
+WORD = re.compile(rf"\w{{{LONGEST_WORD + 1}}}")
 log = logging.getLogger("mgs.serve")
 
 
@@ -49,7 +54,7 @@ class Answer:
 
     item: Item
     score: Score
-    explanation: Explanation | None = None
+    explanation: dict[str, Any] | None = None  # as `schemas.Explanation` has it
 
 
 class Service:
@@ -75,7 +80,8 @@ class Service:
         self.inside = 0  # images that were admitted and are not answered yet
         self.held = 0  # bytes of bodies in memory, which the guard counts
         self.answered, self.since, self.rate = 0, time.monotonic(), 0.0  # images, in which time, and a second of late
-        self.doubtful = True  # whether the models may not work
+        self.doubtful, self.checking = True, asyncio.Lock()  # whether the models may not work
+        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="mgs-read")  # of prompts, which are quick
 
     def choose(self, name: str | None = None, dimensions: Iterable[str] | None = None, *, explain: bool = False) -> str:
         """The name of the scorer that a request asks for. Raises `Refused` if none of that name gives what is asked."""
@@ -94,21 +100,21 @@ class Service:
 
         What is made once is then made before the first request. Raises `Refused` with the reason for the failure.
         """
-        if not self.doubtful:
-            return
-        grey = Image.new("RGB", (512, 512), "grey")
-        try:
-            for scorer in self.scorers.values():
-                await asyncio.get_running_loop().run_in_executor(self.pool, scorer.score, grey, "a grey picture")
-        except Exception as error:  # of the model, its libraries or the device
-            reason = explain_failure(error) or f"the model failed: {type(error).__name__}: {error}"
-            raise Refused(503, reason, MOST_WAIT) from error
-        self.doubtful = False
+        async with self.checking:  # those who ask meanwhile wait for the same
+            if not self.doubtful:
+                return
+            grey = Image.new("RGB", (512, 512), "grey")
+            try:
+                for scorer in self.scorers.values():
+                    await asyncio.get_running_loop().run_in_executor(self.readers, scorer.score, grey, "a grey picture")
+            except Exception as error:  # of the model, its libraries or the device
+                reason = explain_failure(error) or f"the model failed: {type(error).__name__}: {error}"
+                raise Refused(503, reason, MOST_WAIT) from error
+            self.doubtful = False
 
     def check_room(self, count: int = 1) -> None:
         """Raise `Refused` unless there are places for so many images."""
         if self.inside + count > self.limits.queue:
-            self.metrics.refused.inc()
             told = f"{self.inside} of {self.limits.queue} places are taken by images that wait; try again later"
             raise Refused(503, told, self.seconds_to_wait())
 
@@ -121,7 +127,11 @@ class Service:
 
         If the caller is cancelled, images that wait are dropped.
         """
-        self.check_room(len(items))
+        try:
+            self.check_room(len(items))
+        except Refused:
+            self.metrics.refused.inc()
+            raise
         if not self.inside:
             self.answered, self.since = 0, time.monotonic()  # what was before it was idle says nothing
         tasks = [asyncio.ensure_future(self.score_one(item, name, explain=explain)) for item in items]
@@ -139,11 +149,11 @@ class Service:
             for task in tasks:
                 task.cancel()
 
-    def leave(self, _: object) -> None:
+    def leave(self, task: asyncio.Task[Answer]) -> None:
         """Give back an image's place, and keep the rate."""
         self.inside -= 1
         self.metrics.inside.set(self.inside)
-        self.answered += 1
+        self.answered += not task.cancelled()
         passed = time.monotonic() - self.since
         if passed >= 1:
             self.rate = self.answered / passed
@@ -160,7 +170,8 @@ class Service:
             else:
                 found = None if loaded.picture is None else await self.find(loaded, loaded.picture, name)
                 scored = Scored(loaded.prompt, loaded.picture is not None, loaded.remark, found)
-                answer = Answer(loaded.item, scorer.describe(scored))
+                described = asyncio.get_running_loop().run_in_executor(self.readers, scorer.describe, scored)
+                answer = Answer(loaded.item, await described)
         except UserError as error:
             answer = Answer(item, failure(str(error)))
         except Exception as error:
@@ -179,15 +190,19 @@ class Service:
 
     def load(self, item: Item, scorer: Scorer) -> Taken:
         """An image, decoded in a thread, once there is room for its pixels."""
-        pixels = count_pixels(item.data or b"")
+        pixels = count_pixels(item.data or b"", scorer.engine.cuts.fit)
         if pixels > self.limits.pixels:
             remedy = f"this server takes {self.limits.pixels:,}; make it smaller"
-            error = BadImage(f"{item.label}: {pixels:,} pixels, and {remedy}")
+            error = BadImage(f"{item.label}: {pixels:,} pixels as the model sees it, and {remedy}")
             return Taken(Loaded(None, None, str(error), replace(item, data=None)), 0)
         self.budget.take(pixels)
         try:
             find = FINDERS["metadata"] if scorer.model.needs_prompt else None
-            return Taken(load_item(item, scorer.engine.cuts, find), pixels)
+            loaded = load_item(item, scorer.engine.cuts, find)
+            if loaded.prompt and (len(loaded.prompt) > LONGEST_PROMPT or WORD.search(loaded.prompt)):
+                told = f"a prompt of more than {LONGEST_PROMPT:,} letters, or {LONGEST_WORD} in a word; shorten it"
+                loaded = loaded._replace(picture=None, remark=f"{item.label}: {told}")
+            return Taken(loaded, pixels)
         except BaseException:
             self.budget.give(pixels)
             raise
@@ -200,30 +215,30 @@ class Service:
     async def find(self, loaded: Loaded, picture: Tensor, name: str) -> Found:
         """An image's scores, in a batch with others; where that fails, perhaps by another's fault, alone."""
         prompt = Prompt(loaded.prompt or "", self.styles[name])
-        submit = self.scorers[name].batcher.submit
+        batcher = self.scorers[name].batcher
         try:
-            (found,) = await asyncio.wrap_future(submit([picture], [prompt], most=self.sizes[name]))
-        except Exception:  # which the second attempt raises again, if it is not another's
-            (found,) = await asyncio.wrap_future(submit([picture], [prompt], most=1))
+            try:
+                (found,) = await asyncio.wrap_future(batcher.submit([picture], [prompt], most=self.sizes[name]))
+            except Exception:  # which the second attempt raises again, if it is not another's
+                (found,) = await asyncio.wrap_future(batcher.submit([picture], [prompt], most=1))
+        except asyncio.CancelledError:
+            batcher.drop_cancelled()
+            raise
         return found
 
     async def explain(self, loaded: Loaded, picture: Tensor, name: str) -> Answer:
         """An image's answer with its explanation. Raises `UserError` where there is none."""
         begun = self.scorers[name].begin_explanation(picture, loaded.prompt, loaded.remark, self.styles[name])
         explanation = await asyncio.wrap_future(begun)
-        return Answer(loaded.item, explanation.score, explanation)
+        return Answer(loaded.item, explanation.score, why(explanation))
 
     async def find_prompts(self, items: Sequence[Item]) -> list[Item]:
         """The items with the prompts that their files hold."""
         loop = asyncio.get_running_loop()
-        found = [loop.run_in_executor(self.pool, fill_prompt, item, FINDERS["metadata"], item.data) for item in items]
-        return list(await asyncio.gather(*found))
-
-
-def count_pixels(data: bytes) -> int:
-    """How many pixels an image file says that it has; 0 for what is none, since decoding tells the reason better."""
-    try:
-        with open_image(data) as picture:
-            return picture.width * picture.height
-    except Exception:  # decoders raise what they like
-        return 0
+        find = FINDERS["metadata"]
+        found = [loop.run_in_executor(self.readers, fill_prompt, item, find, item.data) for item in items]
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                return list(await asyncio.gather(*found))
+        except TimeoutError:
+            raise Refused(503, f"not read within {self.limits.seconds:g} s; try again later", 1) from None

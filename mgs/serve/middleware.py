@@ -6,25 +6,24 @@ import asyncio
 import contextlib
 import hmac
 import json
-import logging
+import re
 import time
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mgs.images.metadata import as_text
 from mgs.serve.limits import Refused
+from mgs.serve.page_files import PAGE
 from mgs.serve.service import Service
 
-PAGE = ("/", "/page.css", "/page.js", "/requests.js", "/why.js")
 OPEN = (*PAGE, "/health", "/ready", "/docs", "/openapi.json")  # without a token, for GET
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs shows
 BODILESS = ("GET", "HEAD")
 LINGER_SECONDS = 2
 LEFT = 499  # nginx's status for a client that left
-log = logging.getLogger("mgs.serve")
+SCORING = ("/", "/score", "/rank", "/compute")  # what takes places in the queue
 
 
 class ClientLeftError(Exception):
@@ -54,17 +53,17 @@ class Guard:
         async def watched_send(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
-            async with asyncio.timeout(self.limits.seconds):  # a client may not read
-                await send(message)
+            await send(message)
 
         try:
             await self.serve(scope, receive, watched_send, body)
         except Refused as error:
             await refuse(error, receive, watched_send)
-        except TimeoutError:
-            log.warning("a client does not read its answer, and is dropped")
         except ClientLeftError:
             status = LEFT
+        except Exception:  # told by whoever runs this app
+            status = status or 500
+            raise
         finally:
             self.service.held -= len(body)
             path = getattr(scope.get("route"), "path", "other")
@@ -76,7 +75,8 @@ class Guard:
         if scope["method"] in BODILESS:
             await self.app(scope, receive, send)
             return
-        self.service.check_room()  # before a body is read for nothing
+        if scope["path"] in SCORING:
+            self.service.check_room()  # before a body is read for nothing
         try:
             async with asyncio.timeout(self.limits.seconds):
                 await self.read_body(Headers(scope=scope), receive, body)
@@ -108,10 +108,12 @@ class Guard:
         """Raise `Refused` for one who may not ask."""
         headers = Headers(scope=scope)
         if self.hosts is not None:
-            name = urlsplit(f"//{headers.get('host', '')}").hostname
-            if name not in self.hosts:
+            host = headers.get("host", "")
+            if not any(re.fullmatch(rf"\[?{re.escape(name)}\]?(:\d+)?", host, re.IGNORECASE) for name in self.hosts):
                 remedy = "call it by localhost, or start it with --host or --token"
-                raise Refused(400, f"host {as_text(name)}: this server answers its own machine alone; {remedy}")
+                raise Refused(400, f"host {as_text(host)}: this server answers its own machine alone; {remedy}")
+        if headers.get("sec-fetch-site") == "cross-site" and scope["method"] not in BODILESS:
+            raise Refused(403, "a page of another site asks: this server answers its own page, and programs")
         path, method = scope["path"], scope["method"]
         if self.token is None or (method in BODILESS and (path in OPEN or path.startswith(OPEN_FOLDER))):
             return

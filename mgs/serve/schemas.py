@@ -50,7 +50,7 @@ class Fragment(BaseModel):
     counted: list[int] = Field(description="those patches, from 0")
 
 
-class Why(BaseModel):
+class Explanation(BaseModel):
     """What scores are made of."""
 
     size: tuple[int, int] = Field(description="height and width of the picture that patches were cut from")
@@ -77,7 +77,7 @@ class Entry(BaseModel):
     levels: dict[Dimension, str] = Field(description="the word for the level nearest to each score")
     labels: dict[str, str] = Field(description="what the method tells besides scores")
     status: str = Field(description="ok, perhaps with remarks after a colon; or error: and the reason")
-    explanation: Why | None = None
+    explanation: Explanation | None = None
 
 
 class ScoreAnswer(BaseModel):
@@ -187,4 +187,4 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Answers for OpenAPI that refuse a request."""
-    return {status: {"model": Problem} for status in (400, 401, 408, 413, 415, 422, 503, *statuses)}
+    return {status: {"model": Problem} for status in statuses}

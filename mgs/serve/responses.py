@@ -8,8 +8,7 @@ from typing import Any
 from mgs import __version__
 from mgs.dimensions import DIMENSIONS, MOS_MAX
 from mgs.machine import PRECISIONS
-from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
-from mgs.scoring.explanation import Explanation, can_explain
+from mgs.scoring.explanation import can_explain
 from mgs.scoring.mix import Mix
 from mgs.scoring.scorer import Scorer
 from mgs.scoring.wording import LEVEL_WORDS, level_word
@@ -18,7 +17,7 @@ from mgs.sources.item import Item
 
 
 def entry(answer: Answer, index: int, dimensions: Iterable[str] | None = None) -> dict[str, Any]:
-    """One image's answer, as `messages.Entry` has it, with these dimensions alone."""
+    """One image's answer, as `schemas.Entry` has it, with these dimensions alone."""
     told = {dimension: getattr(answer.score, dimension) for dimension in DIMENSIONS}
     wanted = set(DIMENSIONS if dimensions is None else dimensions)
     scores = {dimension: value for dimension, value in told.items() if value is not None and dimension in wanted}
@@ -31,7 +30,7 @@ def entry(answer: Answer, index: int, dimensions: Iterable[str] | None = None) -
         "levels": {dimension: level_word(dimension, value) for dimension, value in scores.items()},
         "labels": dict(answer.score.labels),
         "status": answer.score.status,
-        "explanation": answer.explanation and why(answer.explanation),
+        "explanation": answer.explanation,
     }
 
 
@@ -42,35 +41,15 @@ def rank_by(answers: Sequence[Answer], scorer: Scorer) -> str:
 
 
 def rank(answers: Sequence[Answer], by: str, dimensions: Iterable[str] | None) -> list[dict[str, Any]]:
-    """Images' answers, the best first, as `messages.Ranked` has them; those without a score last."""
+    """Images' answers, the best first, as `schemas.Ranked` has them; those without a score last."""
     values = [getattr(answer.score, by) for answer in answers]
     order = sorted(range(len(answers)), key=lambda i: (values[i] is None, -(values[i] or 0)))
     ranks = {i: place for place, i in enumerate(order, start=1) if values[i] is not None}
     return [{**entry(answers[i], i, dimensions), "rank": ranks.get(i)} for i in order]
 
 
-def why(it: Explanation) -> dict[str, Any]:
-    """An explanation, as `messages.Why` has it."""
-    return {
-        "size": list(it.pixels.shape[1:]),
-        "boxes": [list(box) for box in it.boxes],
-        "joint": it.joint,
-        "quality_words": list(QUALITY_WORDS),
-        "authenticity_words": list(AUTHENTICITY_WORDS),
-        "patch_quality": it.patch_quality,
-        "patch_authenticity": it.patch_authenticity,
-        "whole": it.whole,
-        "whole_share": it.whole_share,
-        "correspondence": it.correspondence,
-        "fragments": [
-            {"text": f.text, "weight": f.weight, "score": f.score, "patches": f.patches, "counted": f.counted}
-            for f in it.fragments
-        ],
-    }
-
-
 def found_prompt(item: Item, index: int) -> dict[str, Any]:
-    """The prompt that a file holds, as `messages.FoundPrompt` has it."""
+    """The prompt that a file holds, as `schemas.FoundPrompt` has it."""
     place = item.origin.place if item.origin else None
     return {"index": index, "name": item.image, "prompt": item.prompt, "prompt_read": item.text, "place": place}
 
