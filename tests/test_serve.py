@@ -290,6 +290,8 @@ def test_a_pickle_that_is_more_than_data_is_refused_and_runs_nothing(server, tmp
         "runs": (pickle.dumps({"images": [Evil(tmp_path / "touched")]}), 422, "the pickle: holds pathlib.Path.touch"),
         "numbers": (pickle.dumps({"images": np.zeros(3)}), 422, "not a whole pickle (an array of other things"),
         "table": (pickle.dumps({"prompts": np.array([["a"]])}), 422, "an array of other things than texts"),
+        "no letter": (pickle.dumps({"prompts": np.frombuffer(b"\xff" * 8, "<U1")}), 422, "images: missing"),
+        "objects": (pickle.dumps({"images": [GREY], "prompts": np.array([3], object)}), 422, "not a list of texts"),
         "protocol 2": (pickle.dumps({"images": [b"x"]}, 2), 422, "by protocol 3 or later"),
         "persistent": (b"\x80\x04\x8c\x01aQ.", 422, "more than plain data"),
         "many": (b"\x80\x04" + b"]" * 30_000 + b".", 413, "more than 20,000 parts"),

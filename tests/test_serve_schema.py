@@ -13,7 +13,7 @@ from mgs.scoring.scorer import Scorer
 EXAMPLES = 12  # of each address
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-    "response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method"
+    "response_schema_conformance,negative_data_rejection,missing_required_header"
 )
 
 

@@ -8,8 +8,6 @@ import pickletools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from mgs.images.metadata import as_text
 from mgs.serve.limits import Refused
 
@@ -42,7 +40,7 @@ class DType:
 class Array:
     """Stands for numpy's array of texts, which trainers make of their prompts by `np.array_split`."""
 
-    texts: Sequence[str] = ()
+    texts: Sequence[Any] = ()
 
     def __init__(self, *_: Any) -> None:
         return
@@ -53,8 +51,13 @@ class Array:
         width = int(dtype.kind[1:]) if dtype.kind[0] == "U" and dtype.kind[1:].isdecimal() else 0
         if len(shape) != 1 or not (isinstance(data, list) or (width and isinstance(data, bytes))):
             raise ValueError("an array of other things than texts")
-        texts = data if isinstance(data, list) else np.frombuffer(data, f"<U{width}").tolist()
-        self.texts = [str(text) for text in texts]
+        self.texts = data if isinstance(data, list) else cut_texts(data, 4 * width)
+
+
+def cut_texts(data: bytes, size: int) -> list[str]:
+    """Texts of so many bytes each, in UTF-32, filled up with zeros, as numpy keeps them."""
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    return [part.decode("utf-32-le", "replace").rstrip("\0") for part in parts]
 
 
 def array_of_buffer(data: bytes | bytearray, dtype: DType, shape: tuple[int, ...], *_: Any) -> Array:
