@@ -241,7 +241,9 @@ def measure(options: argparse.Namespace) -> None:
         raise UserError(f"--root={options.root}: no data.csv there; give the folder of AGIQA-3K, see data/README.md")
     bench = Bench(options)
     device, half = bench.device, HALF
-    matmul = {name: [matmul_rate(dtype, device)] for name, dtype in (("fp32", torch.float32), (half, torch.bfloat16))}
+    # what each is computed in: a CPU that lacks bf16 takes float32, and would need minutes to emulate one product
+    dtypes = {name: Machine.choose(options.device, name).dtype for name in ("fp32", half)}
+    matmul = {name: [matmul_rate(dtype, device)] for name, dtype in dtypes.items()}
     share = None
     if "eval" in options.modes:
         for name, way in WAYS.items():
@@ -249,7 +251,7 @@ def measure(options: argparse.Namespace) -> None:
         bench.evaluate("mgs: + texts kept", bench.engine("fp32"), "fp32")
         bench.evaluate("the plain way", bench.plain(Way(), half), half)
         bench.evaluate("mgs", bench.engine(half), half)
-        matmul[half].append(matmul_rate(torch.bfloat16, device))
+        matmul[half].append(matmul_rate(dtypes[half], device))
         if options.compile:
             bench.evaluate("mgs, compiled", bench.engine(half, compiled=True), half)
     if "train" in options.modes:
@@ -257,7 +259,7 @@ def measure(options: argparse.Namespace) -> None:
             bench.train(name, Loader(bench.plain(way, "fp32"), bench.images), "fp32")
         bench.train("mgs", Loader(bench.engine("fp32"), bench.images), "fp32")
         bench.train("mgs", Loader(bench.engine(half), bench.images), half)
-        matmul[half].append(matmul_rate(torch.bfloat16, device))
+        matmul[half].append(matmul_rate(dtypes[half], device))
         if options.compile:
             bench.train("mgs, compiled", Loader(bench.engine(half, compiled=True), bench.images), half)
         share = train_frozen(bench)
