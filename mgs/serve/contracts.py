@@ -18,7 +18,7 @@ from mgs.images.metadata import as_text
 from mgs.scoring.mix import Mix, as_share
 from mgs.serve.bodies import as_items, check
 from mgs.serve.limits import Limits, Refused
-from mgs.serve.pickles import Array, read_pickle
+from mgs.serve.pickles import read_pickle
 from mgs.serve.service import Answer, Service
 from mgs.sources.item import Item
 
@@ -153,7 +153,6 @@ def pickled_items(body: bytes, limits: Limits) -> list[Item]:
     if not isinstance(content, dict):
         raise Refused(422, "the pickle: not a dict; send images and prompts in one")
     images, prompts = content.get("images"), content.get("prompts")
-    prompts = list(prompts.texts) if isinstance(prompts, Array) else prompts
     if prompts is not None and not (isinstance(prompts, (list, tuple)) and all(map(is_prompt, prompts))):
         raise Refused(422, "prompts: not a list of texts; give one for each image, or none")
     return as_items(list(images) if isinstance(images, tuple) else images, prompts, limits)
