@@ -1,4 +1,4 @@
-"""The server: the scorer's own numbers through every door, and what it does with bad images and odd requests."""
+"""The server: every address gives the scorer's own numbers; bad images and invalid requests get a clear answer."""
 
 import base64
 import io

@@ -22,6 +22,7 @@ OPEN = (*PAGE, "/health", "/ready", "/docs", "/openapi.json")  # without a token
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs shows
 BODILESS = ("GET", "HEAD")
 LINGER_SECONDS = 2
+LONGEST_NUMBER = 20  # digits of a content-length, which Python reads up to a limit of its own
 LEFT = 499  # nginx's status for a client that left
 SCORING = ("/", "/score", "/rank", "/compute")  # what takes places in the queue
 
@@ -124,7 +125,7 @@ class Guard:
         """Read a request's body. Raises `Refused` where it is too large, or all bodies together are."""
         too_large = Refused(413, f"the body: more than {self.limits.bytes:,} bytes; send fewer images at once")
         told = headers.get("content-length", "0")
-        if not told.isascii() or not told.isdigit() or int(told) > self.limits.bytes:
+        if not told.isascii() or not told.isdigit() or int(told[:LONGEST_NUMBER]) > self.limits.bytes:
             raise too_large
         more = True
         while more:
