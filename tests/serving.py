@@ -83,6 +83,7 @@ def serving(scorers, limits=None, *, token=None, weights=None, **options):
         yield Running(service, listening.getsockname()[1])
         server.should_exit = True
         thread.join()
+        service.threads.close()
 
 
 def wait_until(condition, seconds=30):

@@ -133,7 +133,7 @@ def test_every_bad_file_is_found_with_its_reason(tmp_path, place):
     bad = ImageCache(tmp_path / "cache").fill([tmp_path / name for name in names] * 2, place, CPU)
     assert {path.name for path in bad} == {"folder", "text.jpg", "absent.png"}
     assert bad[tmp_path / "absent.png"].endswith("absent.png: no such file")
-    assert bad[tmp_path / "text.jpg"].endswith("not a whole image (no image format that Pillow knows)")
+    assert bad[tmp_path / "text.jpg"].endswith("not a whole image (no image format that is read here)")
 
 
 def test_cleaning_leaves_all_that_is_not_the_caches_own(pictures, tmp_path):

@@ -197,6 +197,30 @@ def test_whole_jpeg_with_bytes_after_its_end_is_read(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg").shape == (3, 520, 640)
 
 
+def test_jpeg_of_many_scans_is_bad(tmp_path: Path) -> None:
+    """Each scan costs as much time as a picture, whatever its size in the file."""
+    data = encoded(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    end = data.rindex(b"\xff\xd9")
+    last = data[data.rindex(b"\xff\xda") : end]
+    scans = data.count(b"\xff\xda")
+    for times, bad in ((50 - scans, False), (51 - scans, True)):
+        (tmp_path / "a.jpg").write_bytes(data[:end] + last * times + data[end:])
+        with Image.open(tmp_path / "a.jpg") as picture:
+            picture.load()  # libjpeg takes them all
+        if bad:
+            with pytest.raises(BadImage, match="in more than 50 scans"):
+                read_image(tmp_path / "a.jpg")
+        else:
+            assert read_image(tmp_path / "a.jpg").shape == (3, 512, 512)
+
+
+def test_jpegs_with_padded_markers_and_restarts_are_read(tmp_path: Path) -> None:
+    data = encoded(noise(), "JPEG", restart_marker_blocks=1)
+    assert data.count(b"\xff\xd0") > 3
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xff" + data[2:])
+    assert read_image(tmp_path / "a.jpg").shape[0] == 3
+
+
 def test_changed_bit_in_a_png_is_bad(tmp_path: Path) -> None:
     data = bytearray(encoded(noise(), "PNG"))
     data[len(data) // 2] ^= 1

@@ -98,6 +98,7 @@ def test_a_bad_image_is_an_error_or_nan_and_the_others_keep_their_rewards(scorer
         ({}, "give positive numbers"),
         ({"quality": -1.0}, "give positive numbers"),
         ({"quality": math.nan}, "give positive numbers"),
+        ({"quality": 1e308, "correspondence": 1e308}, "give positive numbers"),
     ],
 )
 def test_a_mix_that_is_none_is_refused(scorer, weights, told):

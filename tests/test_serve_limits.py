@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from serving import Running, serving, wait_until, write_form
 from mgs.scoring.scorer import Scorer
 from mgs.serve import connections
 from mgs.serve.limits import Limits
+from mgs.serve.threads import Threads
 
 REPOSITORY = Path(__file__).parents[1]
 SIDE = 64
@@ -146,6 +148,34 @@ def test_decoded_images_wait_for_room(scorer, image):
         wait_until(lambda: budget.left == limits.decoded)
 
 
+def test_images_that_take_long_to_decode_are_errors(scorer, image):
+    picture = Image.new("RGB", (800, 800))
+    files = []
+    for kind in ("QOI", "PNG"):
+        picture.save(stream := io.BytesIO(), kind)
+        files.append((kind, stream.getvalue()))
+    files.append(("PPM", b"P5 800 800 254\n" + bytes(800 * 800)))
+    with serving({"x": scorer}, Limits(pixels=1 << 20)) as server:
+        reply = server.post_form("/score", files)
+        statuses = [entry["status"] for entry in reply.json["results"]]
+        assert [status.partition(" it,")[0] for status in statuses] == [
+            "error: QOI: 640,000 pixels as the model sees",
+            "ok: no prompt, so nothing to correspond to; zero-shot, never trained on MOS",
+            "error: PPM: 640,000 pixels as the model sees",
+        ]
+        assert "this server takes 131,072 of this format" in statuses[0]
+
+
+def test_a_thread_that_still_decodes_does_not_delay_the_end():
+    threads, done = Threads(), threading.Event()
+    threads.decode.submit(done.wait)
+    begun = time.monotonic()
+    assert not threads.close(0.2)
+    assert time.monotonic() - begun < 5
+    done.set()
+    assert threads.close(5)
+
+
 def test_a_batch_that_fails_for_one_image_is_scored_one_by_one(scorer, image, monkeypatch, caplog):
     launch = scorer.batcher.launch
 
@@ -186,6 +216,7 @@ def test_a_token_and_the_servers_names_decide_who_may_ask(scorer, image):
         assert server.ask("POST", "/", b"x").status == 401
         for path in ("/health", "/ready", "/docs", "/openapi.json"):
             assert server.ask("GET", path).status == 200
+        assert server.ask("GET", "/info", headers={"authorization": "bearer  sésame ".encode()}).status == 200
         server.headers["authorization"] = "Bearer sésame".encode()
         assert len(scored(server.post_form("/score", [image]))) == 1
         assert server.ask("GET", "/info", headers={"host": "mgs.example"}).status == 200
@@ -197,6 +228,9 @@ def test_a_token_and_the_servers_names_decide_who_may_ask(scorer, image):
             assert (reply.status, f"host {host}: this server" in reply.json["detail"]) == (400, True)
         assert server.ask("POST", "/score", b"x", {"sec-fetch-site": "cross-site"}).status == 403
         assert server.ask("GET", "/", headers={"sec-fetch-site": "cross-site"}).status == 200
+        for origin, status in (("http://localhost:8000", 415), ("http://localhost:3000", 403), ("null", 403)):
+            headers = {"host": "localhost:8000", "origin": origin}  # of browsers that say no more
+            assert server.ask("POST", "/score", b"x", headers).status == status
 
 
 def test_connections_without_requests_hold_nothing_for_ever(scorer, image, monkeypatch):

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mgs.files import file_sha256
 from mgs.images.colour import to_srgb
 from mgs.images.fit import MAX_PIXELS, Fit, resize
+from mgs.images.jpeg import check_jpeg
 from mgs.images.plugins import needed_plugin
 from mgs.safe_text import one_line, printable
 
@@ -26,14 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_BYTES = 1 << 30
-FORMATS = [
-    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
-]
+FORMATS = ["AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"]
 GREY16_MAX = 65535
 DEFAULT_FIT = Fit()
 URL = re.compile(r"(?:^|/)(?:https?|ftp|s3|gs|hf):/", re.IGNORECASE)
-START_OF_SCAN = 0xDA  # the JPEG marker before the coded pixels
-END_OF_IMAGE = b"\xff\xd9"
 
 
 class BadImage(Exception):
@@ -108,14 +105,15 @@ def decode_image(data: bytes, path: Path | str, fit: Fit = DEFAULT_FIT) -> Tenso
     except (MemoryError, BadImage):  # MemoryError says nothing about the file
         raise
     except Exception as error:  # decoders raise what they like on damage: OSError, RuntimeError, SyntaxError, ...
-        reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        reason = "no image format that is read here" if isinstance(error, UnidentifiedImageError) else error
         raise BadImage(f"{path}: not a whole image ({reason})") from error
 
 
 def open_image(data: bytes) -> Image.Image:
     """A file's image, not decoded yet; only of the common formats, and no larger than `MAX_PIXELS`.
 
-    Other formats' decoders start other programs (PostScript), or are old, rare and little tested.
+    Other formats' decoders start other programs (PostScript), decode at once, however large the image (ICO), or are
+    old, rare and little tested.
     """
     plugin = needed_plugin(data)
     picture = Image.open(io.BytesIO(data), formats=[plugin.kind] if plugin and plugin.ready() else FORMATS)
@@ -145,22 +143,13 @@ def to_pixels(picture: Image.Image, name: Path | str, fit: Fit = DEFAULT_FIT) ->
 def check_whole(data: bytes) -> None:
     """Raise `ValueError` for damage that decoding ignores, such as the zeros at the end of a broken download.
 
-    PNG has checksums, which Pillow compares only when asked. JPEG has none, and libjpeg turns missing pixels into grey.
+    PNG has checksums, which Pillow compares only when asked. JPEG has none.
     """
     with open_image(data) as file:
         kind = file.format
         file.verify()
-    if kind in ("JPEG", "MPO") and data.find(END_OF_IMAGE, first_scan(data)) < 0:
-        raise ValueError("the end of the JPEG is missing")
-
-
-def first_scan(data: bytes) -> int:
-    """Where a JPEG's coded pixels begin; past the thumbnail, which has an end marker of its own."""
-    at = 2  # the start marker has no length
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != START_OF_SCAN:
-        padding = data[at + 1] == 0xFF
-        at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
+    if kind in ("JPEG", "MPO"):
+        check_jpeg(data)
 
 
 def upright(picture: Image.Image) -> Image.Image:

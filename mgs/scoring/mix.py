@@ -24,7 +24,8 @@ class Mix:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        if not self.weights or not all(math.isfinite(weight) and weight > 0 for weight in self.weights.values()):
+        weights = self.weights.values()
+        if not weights or not all(weight > 0 for weight in weights) or not math.isfinite(sum(weights)):
             remedy = "give positive numbers, such as {'quality': 0.5, 'correspondence': 0.5}"
             raise UserError(f"weights {dict(self.weights)}: {remedy}")
         if unknown := [name for name in self.weights if name not in DIMENSIONS]:

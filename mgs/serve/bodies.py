@@ -19,7 +19,9 @@ from mgs.serve.limits import LONGEST_PROMPT, Limits, Refused
 from mgs.sources.item import Item
 
 Options = TypeVar("Options", bound=BaseModel)
-MOST_PARTS = 100_000  # brackets and commas in JSON: each makes a value, which takes fifty times its byte of memory
+PARTS = (
+    500  # brackets and commas in JSON for each image; a value takes fifty times its byte of memory, and time to check
+)
 ADDRESS = re.compile(r"\s{0,20}[a-z][a-z0-9+.-]{0,20}://", re.IGNORECASE)
 SPACES = b" \t\r\n"
 DATA_URL = re.compile(r"\A\s*data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -41,6 +43,11 @@ class InMemoryParser(MultiPartParser):
     """Starlette's parser, without files on disk: a body is no larger than what it may keep in memory."""
 
     spool_max_size = 1 << 40
+    ended = False
+
+    def on_end(self) -> None:
+        """The mark of the form's end is here; what is before it is lost without it."""
+        self.ended = True
 
 
 async def read_content(request: Request, limits: Limits) -> dict[str, Any]:
@@ -49,7 +56,7 @@ async def read_content(request: Request, limits: Limits) -> dict[str, Any]:
     if kind == "multipart/form-data":
         return await read_form(request, limits)
     if kind == "application/json":
-        return read_object(await request.body())
+        return read_object(await request.body(), limits)
     raise Refused(415, f"content-type {kind or 'missing'}: send multipart/form-data, or application/json")
 
 
@@ -61,11 +68,14 @@ async def read_form(request: Request, limits: Limits) -> dict[str, Any]:
 
     most = {"max_files": limits.images, "max_fields": limits.images + OTHERS, "max_part_size": MOST_TEXT}
     try:
-        form = await InMemoryParser(request.headers, stream(), **most).parse()
+        parser = InMemoryParser(request.headers, stream(), **most)
+        form = await parser.parse()
     except MultiPartException as error:
         if "Too many" in error.message:
             raise Refused(413, too_many(limits)) from None
         raise Refused(400, f"the form: cannot be read ({error.message})") from None
+    if not parser.ended:
+        raise Refused(400, "the form: its end is missing; send all of it")
     content: dict[str, Any] = {}
     for name, value in form.multi_items():
         if isinstance(value, UploadFile) != (name == "images"):
@@ -80,10 +90,11 @@ async def read_form(request: Request, limits: Limits) -> dict[str, Any]:
     return content
 
 
-def read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes, limits: Limits) -> dict[str, Any]:
     """The object of a JSON body. Raises `Refused`."""
-    if sum(map(body.count, (b"[", b"{", b","))) > MOST_PARTS:
-        raise Refused(413, f"the body: more than {MOST_PARTS:,} brackets and commas; send fewer images at once")
+    most = PARTS * max(limits.images, OTHERS)
+    if sum(map(body.count, (b"[", b"{", b","))) > most:
+        raise Refused(413, f"the body: more than {most:,} brackets and commas; send fewer images at once")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

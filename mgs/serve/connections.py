@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MOST = 4096  # connections; each takes some tens of kilobytes
 OTHER_FILES = 128  # descriptors for all but connections
 IDLE_SECONDS = 60  # without a whole request's head
 MOST_HEAD = 64 << 10  # bytes before a request's body
+MOST_AROUND = 8  # bytes around each byte of a body that comes in chunks
 MOST_PIPELINED = 16  # requests that wait for the answer to another
+BLANK = re.compile(rb"(?:\A|\n)\r?\n")  # what ends a head
+UPGRADE = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-type: application/json\r\n"
     b'content-length: 49\r\n\r\n{"detail": "the head: too long; send less of it"}'
@@ -42,6 +46,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self.unread: asyncio.TimerHandle | None = None  # runs while the client does not read
         self.in_head, self.head = True, 0  # whether a request's head is what comes next, and its bytes so far
+        self.unparsed = b""  # of a head that is not whole
+        self.body, self.around = 0, 0  # bytes of a body, and those that came with it
+        self.cycles: list[RequestResponseCycle] = []  # of requests that are not answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
@@ -62,14 +69,27 @@ class Connection(HttpToolsProtocol):
             timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read a part of a request."""
+        """Read a part of a request. A head is parsed once it is whole."""
         if self.in_head:
-            if self.head > MOST_HEAD or len(self.pipeline) > MOST_PIPELINED:
-                self.transport.write(TOO_LARGE)
-                self.transport.close()
-                return
             self.head += len(data)
+            self.unparsed += data
+            end = BLANK.search(self.unparsed)
+            if len(self.pipeline) > MOST_PIPELINED or (self.head > MOST_HEAD and not end):
+                self.refuse_more()
+                return
+            if not end:
+                return
+            data, self.unparsed = without_upgrade(self.unparsed, end.end()), b""
+        else:
+            self.around += len(data)
         super().data_received(data)
+        if self.around > MOST_HEAD + MOST_AROUND * self.body:  # what follows a body has no end
+            self.refuse_more()
+
+    def refuse_more(self) -> None:
+        """Say that there is too much, and close the connection."""
+        self.transport.write(TOO_LARGE)
+        self.transport.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Read a header; those after a body are of no use here, and have no end."""
@@ -78,9 +98,15 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request has begun."""
-        self.in_head, self.head = False, 0
+        self.in_head, self.head, self.body, self.around = False, 0, 0, 0
         self.stop_waiting()
         super().on_headers_complete()
+        self.cycles = [*(cycle for cycle in self.cycles if not cycle.response_complete), self.cycle]
+
+    def on_body(self, body: bytes) -> None:
+        """Read a part of a body."""
+        self.body += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is here; what follows is another one's head."""
@@ -109,4 +135,18 @@ class Connection(HttpToolsProtocol):
         self.stop_waiting()
         if self.unread:
             self.unread.cancel()
+        self.pipeline.clear()
+        for cycle in self.cycles:  # uvicorn tells the newest alone
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
+
+
+def without_upgrade(data: bytes, end: int) -> bytes:
+    """A request whose head ends there, without a wish for another protocol.
+
+    httptools would take the body for that protocol's. A server may pass over the wish, which curl --http2 and Java's
+    client send with every first request.
+    """
+    return UPGRADE.sub(b"\nx-upgrade:", data[:end]) + data[end:]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 from dataclasses import dataclass
 
 from mgs.errors import UserError
 from mgs.images.fit import MAX_PIXELS
 
 LONGEST_PROMPT = 4096  # characters; CLIP reads 77 tokens
+LONGEST_WORD = 500  # characters; the time that a tokenizer takes grows with the square of a word
+MOST_ESCAPES = 3  # of a character, such as &amp;amp;, each of which costs a reading of the whole prompt
+WORD = re.compile(rf"\w{{{LONGEST_WORD + 1}}}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,15 @@ class Limits:
     def decoded(self) -> int:
         """Pixels of all images that are decoded and not scored yet."""
         return 4 * self.pixels
+
+
+def slowness(prompt: str) -> str:
+    """Why a prompt would take long to read, and what to do; "" where it does not."""
+    if len(prompt) > LONGEST_PROMPT or WORD.search(prompt):
+        return f"a prompt of more than {LONGEST_PROMPT:,} letters, or {LONGEST_WORD} in a word; shorten it"
+    for _ in range(MOST_ESCAPES):
+        prompt = html.unescape(prompt)
+    return "" if html.unescape(prompt) == prompt else "a prompt escaped again and again, &amp;amp;; send it as text"
 
 
 class Refused(UserError):

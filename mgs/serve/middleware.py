@@ -14,14 +14,15 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mgs.images.metadata import as_text
-from mgs.serve.limits import Refused
+from mgs.serve.limits import Limits, Refused
 from mgs.serve.page_files import PAGE
 from mgs.serve.service import Service
 
 OPEN = (*PAGE, "/health", "/ready", "/docs", "/openapi.json")  # without a token, for GET
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs shows
 BODILESS = ("GET", "HEAD")
-LINGER_SECONDS = 2
+SILENT_SECONDS = 10  # within a body
+MOST_FORGOTTEN = 4  # times the largest body, of one that was refused
 LONGEST_NUMBER = 20  # digits of a content-length, which Python reads up to a limit of its own
 LEFT = 499  # nginx's status for a client that left
 SCORING = ("/", "/score", "/rank", "/compute")  # what takes places in the queue
@@ -59,7 +60,7 @@ class Guard:
         try:
             await self.serve(scope, receive, watched_send, body)
         except Refused as error:
-            await refuse(error, receive, watched_send)
+            await refuse(error, receive, watched_send, self.limits)
         except ClientLeftError:
             status = LEFT
         except Exception:  # told by whoever runs this app
@@ -82,8 +83,8 @@ class Guard:
             async with asyncio.timeout(self.limits.seconds):
                 await self.read_body(Headers(scope=scope), receive, body)
         except TimeoutError:
-            told = f"the body: not here within {self.limits.seconds:g} s; send less at once, or over a faster network"
-            raise Refused(408, told) from None
+            told = f"not here within {self.limits.seconds:g} s, or nothing of it for {SILENT_SECONDS} s"
+            raise Refused(408, f"the body: {told}; send less at once, or over a faster network") from None
         whole, answered = bytes(body), False
 
         async def replay() -> Message:
@@ -113,12 +114,14 @@ class Guard:
             if not any(re.fullmatch(rf"\[?{re.escape(name)}\]?(:\d+)?", host, re.IGNORECASE) for name in self.hosts):
                 remedy = "call it by localhost, or start it with --host or --token"
                 raise Refused(400, f"host {as_text(host)}: this server answers its own machine alone; {remedy}")
-        if headers.get("sec-fetch-site") == "cross-site" and scope["method"] not in BODILESS:
+        if scope["method"] not in BODILESS and is_of_another_site(headers):
             raise Refused(403, "a page of another site asks: this server answers its own page, and programs")
         path, method = scope["path"], scope["method"]
         if self.token is None or (method in BODILESS and (path in OPEN or path.startswith(OPEN_FOLDER))):
             return
-        if not hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), f"Bearer {self.token}".encode()):
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        known = hmac.compare_digest(token.strip().encode("latin-1"), self.token.strip().encode())
+        if scheme.lower() != "bearer" or not known:
             raise Refused(401, "a token is needed: send it as Authorization: Bearer TOKEN")
 
     async def read_body(self, headers: Headers, receive: Receive, body: bytearray) -> None:
@@ -129,7 +132,8 @@ class Guard:
             raise too_large
         more = True
         while more:
-            message = await receive()
+            async with asyncio.timeout(SILENT_SECONDS):
+                message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeftError
             part, more = message.get("body", b""), message.get("more_body", False)
@@ -147,11 +151,19 @@ async def until_gone(receive: Receive) -> None:
         pass
 
 
-async def refuse(error: Refused, receive: Receive, send: Send) -> None:
+def is_of_another_site(headers: Headers) -> bool:
+    """Whether a browser sends this for a page that is not this server's. Old ones tell `Origin` alone."""
+    if site := headers.get("sec-fetch-site"):
+        return site == "cross-site"
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
+
+
+async def refuse(error: Refused, receive: Receive, send: Send, limits: Limits) -> None:
     """Answer with what is wrong, and close the connection.
 
-    For a moment, what is left of the body is read and forgotten: a connection that is closed while a client still sends
-    may lose the answer.
+    What is left of the body is read and forgotten, as long as it comes in time and has an end: a connection that is
+    closed while a client still sends may lose the answer.
     """
     body = json.dumps({"detail": error.detail}).encode()
     headers = {
@@ -165,7 +177,10 @@ async def refuse(error: Refused, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": error.status, "headers": encoded})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while (await receive()).get("more_body"):
-                pass
+        async with asyncio.timeout(limits.seconds):
+            forgotten, more = 0, True
+            while more and forgotten <= MOST_FORGOTTEN * limits.bytes:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    message = await receive()
+                forgotten, more = forgotten + len(message.get("body", b"")), message.get("more_body", False)
     await send({"type": "http.response.body"})

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import threading
 
+from PIL import Image
+
 from mgs.images.decode import open_image
 from mgs.images.fit import Fit
+
+SLOWER = 8  # times fewer pixels are taken of a format that Pillow decodes in Python, a hundred times slower than in C
 
 
 class PixelBudget:
@@ -29,13 +33,14 @@ class PixelBudget:
             self.changed.notify_all()
 
 
-def count_pixels(data: bytes, fit: Fit) -> int:
-    """How many pixels an image file makes, as it is or as `fit` enlarges it; 0 for what is none, or cannot be enlarged.
+def count_pixels(data: bytes, fit: Fit) -> tuple[int, bool]:
+    """How many pixels an image file makes, as it is or as `fit` enlarges it, and whether it is decoded in Python.
 
-    Decoding tells the reason for that better.
+    0 for what is no image, or cannot be enlarged: decoding tells the reason better.
     """
     try:
         with open_image(data) as picture:
-            return max(math.prod(picture.size), math.prod(fit.size(*picture.size)))
+            in_python = any(tile[0] in Image.DECODERS for tile in getattr(picture, "tile", ()))
+            return max(math.prod(picture.size), math.prod(fit.size(*picture.size))), in_python
     except Exception:  # decoders raise what they like
-        return 0
+        return 0, False

@@ -7,8 +7,10 @@ import contextlib
 import errno
 import ipaddress
 import math
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,16 +65,33 @@ class Address:
         print(f"http://{host}:{port}/  the page; /docs tells what programs may send", flush=True)
 
 
+class Server(uvicorn.Server):
+    """Uvicorn's server, which prints its address once it answers there."""
+
+    def __init__(self, config: uvicorn.Config, address: Address) -> None:
+        super().__init__(config)
+        self.address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        if self.started and not self.should_exit and sockets:
+            self.address.show(sockets[0].getsockname()[1])
+
+
 def run_server(service: Service, mix: Mix, address: Address) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one stops at once. Raises `UserError` for an address in use."""
     Connection.most = most_connections()
     asyncio.run(service.check())
-    with address.listen() as listening, forgotten_signals():
-        address.show(listening.getsockname()[1])
-        make_server(service, mix, address).run(sockets=[listening])
+    server = make_server(service, mix, address)
+    with address.listen() as listening, stopped_by_signals(server):
+        server.run(sockets=[listening])
+    if not service.threads.close():
+        sys.stderr.flush()
+        os._exit(0)  # the process would wait for threads that decode what nobody waits for
 
 
-def make_server(service: Service, mix: Mix, address: Address) -> uvicorn.Server:
+def make_server(service: Service, mix: Mix, address: Address) -> Server:
     """A server of a service, which does not listen yet."""
     config = uvicorn.Config(
         make_app(service, mix, token=address.token, hosts=address.names),
@@ -81,17 +100,25 @@ def make_server(service: Service, mix: Mix, address: Address) -> uvicorn.Server:
         lifespan="on",
         log_level="warning",
         access_log=False,
+        use_colors=False,  # by default the output is asked whether it is a terminal, and there may be none
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=math.ceil(service.limits.seconds),
     )
-    return uvicorn.Server(config)
+    return Server(config, address)
 
 
 @contextlib.contextmanager
-def forgotten_signals() -> Iterator[None]:
-    """Signals that uvicorn has obeyed, and raises again, do nothing: a server that was told to stop has not failed."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+def stopped_by_signals(server: Server) -> Iterator[None]:
+    """Signals end the server, also before uvicorn heeds them.
+
+    Those that it has obeyed, and raises again at its end, do nothing: a server that was told to stop has not failed.
+    """
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

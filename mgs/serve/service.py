@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -25,19 +24,17 @@ from mgs.scoring.explanation import can_explain
 from mgs.scoring.score import Score, failure
 from mgs.scoring.scorer import Scorer
 from mgs.scoring.shards import load_item
-from mgs.scoring.streaming import DECODERS, Loaded, Scored
+from mgs.scoring.streaming import Loaded, Scored
 from mgs.scoring.wording import told_origin
-from mgs.serve.limits import LONGEST_PROMPT, Limits, Refused
+from mgs.serve.limits import Limits, Refused, slowness
 from mgs.serve.metrics import Metrics
-from mgs.serve.pixel_budget import PixelBudget, count_pixels
+from mgs.serve.pixel_budget import SLOWER, PixelBudget, count_pixels
 from mgs.serve.reasons import why
+from mgs.serve.threads import Threads
 from mgs.sources.find_prompt import FINDERS, fill_prompt
 from mgs.sources.item import Item
 
 MOST_WAIT = 60  # seconds that a client is asked to wait
-READERS = 2  # threads
-LONGEST_WORD = 500  # characters; the time that a tokenizer takes grows with the square of a word
-WORD = re.compile(rf"\w{{{LONGEST_WORD + 1}}}")
 log = logging.getLogger("mgs.serve")
 
 
@@ -72,7 +69,7 @@ class Service:
         self.sizes = {
             name: batch_size or EVAL_BATCH[one.engine.machine.device.type] for name, one in self.scorers.items()
         }
-        self.pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="mgs-decode")
+        self.threads = Threads()
         self.budget = PixelBudget(limits.decoded)
         self.metrics = Metrics()
         for name, scorer in self.scorers.items():
@@ -81,7 +78,6 @@ class Service:
         self.held = 0  # bytes of bodies in memory, which the guard counts
         self.answered, self.since, self.rate = 0, time.monotonic(), 0.0  # images, in which time, and a second of late
         self.doubtful, self.checking = True, asyncio.Lock()  # whether the models may not work
-        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="mgs-read")  # of prompts, which are quick
 
     def choose(self, name: str | None = None, dimensions: Iterable[str] | None = None, *, explain: bool = False) -> str:
         """The name of the scorer that a request asks for. Raises `Refused` if none of that name gives what is asked."""
@@ -106,7 +102,9 @@ class Service:
             grey = Image.new("RGB", (512, 512), "grey")
             try:
                 for scorer in self.scorers.values():
-                    await asyncio.get_running_loop().run_in_executor(self.readers, scorer.score, grey, "a grey picture")
+                    await asyncio.get_running_loop().run_in_executor(
+                        self.threads.read, scorer.score, grey, "a grey picture"
+                    )
             except Exception as error:  # of the model, its libraries or the device
                 reason = explain_failure(error) or f"the model failed: {type(error).__name__}: {error}"
                 raise Refused(503, reason, MOST_WAIT) from error
@@ -162,7 +160,7 @@ class Service:
     async def score_one(self, item: Item, name: str, *, explain: bool) -> Answer:
         """One image's answer. Whatever goes wrong with it is told there, since it concerns no other image."""
         scorer = self.scorers[name]
-        loading = self.pool.submit(self.load, item, scorer)
+        loading = self.threads.decode.submit(self.load, item, scorer)
         try:
             loaded = (await asyncio.wrap_future(loading)).loaded
             if explain and loaded.picture is not None:
@@ -170,7 +168,7 @@ class Service:
             else:
                 found = None if loaded.picture is None else await self.find(loaded, loaded.picture, name)
                 scored = Scored(loaded.prompt, loaded.picture is not None, loaded.remark, found)
-                described = asyncio.get_running_loop().run_in_executor(self.readers, scorer.describe, scored)
+                described = asyncio.get_running_loop().run_in_executor(self.threads.write, scorer.describe, scored)
                 answer = Answer(loaded.item, await described)
         except UserError as error:
             answer = Answer(item, failure(str(error)))
@@ -190,17 +188,17 @@ class Service:
 
     def load(self, item: Item, scorer: Scorer) -> Taken:
         """An image, decoded in a thread, once there is room for its pixels."""
-        pixels = count_pixels(item.data or b"", scorer.engine.cuts.fit)
-        if pixels > self.limits.pixels:
-            remedy = f"this server takes {self.limits.pixels:,}; make it smaller"
+        pixels, in_python = count_pixels(item.data or b"", scorer.engine.cuts.fit)
+        most = self.limits.pixels // (SLOWER if in_python else 1)
+        if pixels > most:
+            remedy = f"this server takes {most:,} of this format; make it smaller"
             error = BadImage(f"{item.label}: {pixels:,} pixels as the model sees it, and {remedy}")
             return Taken(Loaded(None, None, str(error), replace(item, data=None)), 0)
         self.budget.take(pixels)
         try:
             find = FINDERS["metadata"] if scorer.model.needs_prompt else None
             loaded = load_item(item, scorer.engine.cuts, find)
-            if loaded.prompt and (len(loaded.prompt) > LONGEST_PROMPT or WORD.search(loaded.prompt)):
-                told = f"a prompt of more than {LONGEST_PROMPT:,} letters, or {LONGEST_WORD} in a word; shorten it"
+            if told := slowness(loaded.prompt or ""):
                 loaded = loaded._replace(picture=None, remark=f"{item.label}: {told}")
             return Taken(loaded, pixels)
         except BaseException:
@@ -236,7 +234,7 @@ class Service:
         """The items with the prompts that their files hold."""
         loop = asyncio.get_running_loop()
         find = FINDERS["metadata"]
-        found = [loop.run_in_executor(self.readers, fill_prompt, item, find, item.data) for item in items]
+        found = [loop.run_in_executor(self.threads.read, fill_prompt, item, find, item.data) for item in items]
         try:
             async with asyncio.timeout(self.limits.seconds):
                 return list(await asyncio.gather(*found))
