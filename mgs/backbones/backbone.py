@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mgs.backbones.architecture import OPENAI, Architecture
 from mgs.backbones.packing import PackedTexts
+from mgs.backbones.token_maps import LastBlock
 from mgs.backbones.towers import RunBlock
 from mgs.errors import UserError
 
@@ -49,6 +50,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def finish_images(self, x: Tensor) -> Tensor:
         """What `start_images` gave, (..., L, W), as embeddings, (..., D), float32."""
+
+    def finish_with_tokens(self, x: Tensor) -> tuple[Tensor, LastBlock | None]:
+        """What `finish_images` gives, and the last block with its tokens; None where the tower shows none."""
+        return self.finish_images(x), None
 
     @abstractmethod
     def tokenize(self, text: str) -> tuple[int, ...]:

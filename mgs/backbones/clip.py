@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mgs.backbones.architecture import OPENAI, Architecture
 from mgs.backbones.text import TextBackbone, norm_of
+from mgs.backbones.token_maps import LastBlock
 from mgs.backbones.towers import layer_norm, run_last_block_on_first, unit_norm
 
 
@@ -55,13 +56,18 @@ class CLIPBackbone(TextBackbone):
         return x.unflatten(0, views.shape[:-3])
 
     def finish_images(self, x: Tensor) -> Tensor:
+        return self.finish_with_tokens(x)[0]
+
+    def finish_with_tokens(self, x: Tensor) -> tuple[Tensor, LastBlock]:
         visual, batch = self.visual, x.shape[:-2]
         *blocks, last = visual.transformer.resblocks[self.constant_image_blocks :]
         x = x.flatten(0, -3)
         for block in blocks:
             x = self.run_block(self.tensors_of(block, self.architecture.image), x)
-        x = run_last_block_on_first(self.tensors_of(last, self.architecture.image), x)  # (N, W)
-        return unit_norm(layer_norm(norm_of(visual.ln_post), x) @ self.casts(visual.proj)).unflatten(0, batch)
+        block, norm, proj = self.tensors_of(last, self.architecture.image), norm_of(visual.ln_post), visual.proj
+        first = run_last_block_on_first(block, x)  # (N, W)
+        embeddings = unit_norm(layer_norm(norm, first) @ self.casts(proj)).unflatten(0, batch)
+        return embeddings, LastBlock(block, norm, proj, x)
 
 
 def stem_of(visual: Any) -> Iterable[nn.Parameter]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mgs.backbones.backbone import Backbone
 from mgs.backbones.packing import PackedTexts
 from mgs.backbones.texts import TextEncoder
+from mgs.backbones.token_maps import LastBlock
 from mgs.config import Config
 from mgs.dimensions import MOS_MAX, Dimension, Prompt
 from mgs.engine.plan import Batch, Part, flatten, pad_columns, unflatten
@@ -130,6 +131,12 @@ class Engine:
         with autocast(self.machine.device, self.machine.dtype), exact_products:
             images = self.backbone.finish_images(inputs if halfway else self.backbone.start_images(inputs))
             return Embedded(images, self.texts(part.texts, part.packed), part.numbers)
+
+    def embed_with_tokens(self, part: Part) -> tuple[Embedded, LastBlock | None]:
+        """What `embed` gives of pictures, and what their views' patches add to it; None where the tower shows none."""
+        with autocast(self.machine.device, self.machine.dtype), exact_products:
+            images, last = self.backbone.finish_with_tokens(self.backbone.start_images(self.cut(part.inputs)))
+            return Embedded(images, self.texts(part.texts, part.packed), part.numbers), last
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Distinct texts as embeddings, (N, D), which are kept; without gradients, but fit to meet some."""

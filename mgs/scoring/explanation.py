@@ -20,6 +20,7 @@ from mgs.methods.mgs import MGS, TOP_PATCHES, Similarities
 from mgs.methods.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability
 from mgs.prompts import clean_prompt
 from mgs.scoring.score import Score
+from mgs.scoring.score_maps import Box, ScoreMaps, map_scores
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Explanation:
     whole: float  # the whole prompt against the whole image, on MOS's scale
     whole_share: float  # 0-1
     fragments: list[Fragment]
+    level_cosines: Tensor  # (1 + P, T), the whole image's and the patches' with the level sentences
+    maps: ScoreMaps | None  # None where the image tower shows no tokens: a ResNet, or open_clip's own code
 
     @property
     def quality(self) -> float | None:
@@ -87,7 +90,7 @@ def explain_picture(
         raise UserError("explain: only scores of the method mgs can be explained so far")
     batch = engine.stage([pixels], [prompt or Prompt("")])
     batch.sent.arrive()
-    embedded = engine.embed(batch.parts[0])
+    embedded, last = engine.embed_with_tokens(batch.parts[0])
     with exact_products:
         found = method.compare(*embedded)
     scores = {name: value.item() for name, value in method.combine(found).items()}
@@ -99,6 +102,7 @@ def explain_picture(
         grid = joint_probability(together, method.temperature)[0]  # (quality, authenticity)
         grid = grid.T if templates == "swapped" else grid
     boxes = [(top, left, engine.cuts.side) for top, left in window_corners(pixels.shape, engine.cuts)]
+    views = [Box(0, 0, *pixels.shape[1:]), *(Box(top, left, side, side) for top, left, side in boxes)]
     return Explanation(
         score=word(scores),
         prompt=clean_prompt(prompt.text if prompt else ""),
@@ -110,6 +114,8 @@ def explain_picture(
         whole=MOS_MAX * found.whole.item(),
         whole_share=method.whole_share(found.counts).item(),
         fragments=describe_fragments(found, prompt) if prompt else [],
+        level_cosines=torch.cat([found.levels_whole, found.levels_patches[0]]).cpu(),
+        maps=map_scores(last, embedded, method, views, pixels.shape, prompted=bool(prompt)) if last else None,
     )
 
 
