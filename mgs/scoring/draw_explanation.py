@@ -1,4 +1,4 @@
-"""An explanation drawn: the joint grid, the patches, and each fragment over the image."""
+"""An explanation drawn: the joint grid, what raises and lowers levels, and each fragment over the image."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mgs.dimensions import DIMENSIONS
 from mgs.errors import UserError
@@ -19,27 +20,33 @@ from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.safe_text import html_template, plain
 from mgs.scoring.explanation import Explanation, Fragment
 
-COLUMNS = 3
-CAPTION_WIDTH = 100  # characters
+COLUMNS = 4
+CAPTION_WIDTH = 130  # characters
 CELL = 2.9  # inches
-INK, COUNTED = "#222222", "#d55e00"
+INK, COUNTED, SIGNED = "#222222", "#d55e00", "PuOr"
+TINY = 1e-12  # of a map that is 0 everywhere
+NO_MAPS = "this image tower shows no tokens, so there are no maps at their resolution"
 DPI = 110  # of the picture within a page
 
 
 def draw_explanation(explanation: Explanation) -> Figure:
-    """One figure: image, joint grid and patch quality above, then the prompt's fragments, each over the image."""
-    rows = 1 + -(-len(explanation.fragments) // COLUMNS)
+    """One figure: image, joint grid and levels above, then the whole prompt and its fragments over the image."""
+    prompted = bool(explanation.fragments)
+    rows = 1 + -(-(prompted + len(explanation.fragments)) // COLUMNS)
     figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.35) * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    picture = explanation.pixels.permute(1, 2, 0).numpy()
-    grid[0, 0].imshow(picture)
+    grid[0, 0].imshow(as_picture(explanation))
     grid[0, 0].set_title("the image", fontsize=9)
     draw_joint(grid[0, 1], explanation)
-    draw_patches(grid[0, 2], picture, explanation)
-    for axes, fragment in zip(grid[1:].flat, explanation.fragments, strict=False):
-        draw_fragment(axes, picture, explanation, fragment)
+    draw_levels(grid[0, 2], explanation, "quality")
+    draw_levels(grid[0, 3], explanation, "authenticity")
+    places = iter(grid[1:].flat)
+    if prompted:
+        draw_whole(next(places), explanation)
+    for axes, fragment in zip(places, explanation.fragments, strict=False):
+        draw_fragment(axes, explanation, fragment)
     figure.suptitle("\n".join(caption(explanation)), fontsize=9)
     return figure
 
@@ -47,11 +54,12 @@ def draw_explanation(explanation: Explanation) -> Figure:
 def caption(explanation: Explanation) -> list[str]:
     """The scores, and correspondence written as a sum."""
     score = explanation.score
-    legend = "fragments: brighter is more alike; a dot per patch, filled for the three that counted"
     told = [f"{d} {getattr(score, d):.2f}" for d in DIMENSIONS if getattr(score, d) is not None]
     lines = [", ".join(told), *([] if score.status == "ok" else [score.status])]
     if explanation.fragments:
+        legend = "prompt: brighter is more alike; a dot per patch, filled for the three that counted"
         lines = [plain(explanation.prompt), *lines, sum_of_parts(explanation), legend]
+    lines.append("levels: purple raises, orange lowers the score" if explanation.maps else NO_MAPS)
     return [part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH)]
 
 
@@ -82,31 +90,74 @@ def draw_joint(axes: Axes, explanation: Explanation) -> None:
     axes.set_title("probability of quality (rows)\nand authenticity (columns)", fontsize=9)
 
 
-def draw_patches(axes: Axes, picture: np.ndarray, explanation: Explanation) -> None:
-    """Each patch's quality at its centre, the three lowest marked: they pull quality down."""
-    values = np.array(explanation.patch_quality)
-    height, width = picture.shape[:2]
-    axes.imshow(picture, alpha=0.45)
+def draw_levels(axes: Axes, explanation: Explanation, name: str) -> None:
+    """What raises and lowers a level, with each patch's at its centre; the three lowest marked: they pull it down."""
+    picture, maps = as_picture(explanation), explanation.maps
+    values = np.array(getattr(explanation, f"patch_{name}"))
+    if maps:
+        draw_signed(axes, picture, getattr(maps, name))
+    else:
+        axes.imshow(picture, alpha=0.45)
     lowest = set(np.argsort(values)[:3].tolist())
     for i, value in enumerate(values):
-        y, x = spread_centre(explanation.boxes, i, (height, width))
-        style = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": COUNTED if i in lowest else "#999999"}
+        y, x = spread_centre(explanation.boxes, i, picture.shape[:2])
+        edge = COUNTED if i in lowest else "#999999"
+        style = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": edge, "alpha": 0.85}
         weight = "bold" if i in lowest else "normal"
-        axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=8, fontweight=weight, bbox=style)
-    axes.set_title("quality, if all patches were like this one\n(marked: the three that pull it down)", fontsize=9)
+        axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, fontweight=weight, bbox=style)
+    axes.set_title(f"{name}, if all patches were like this one\n(marked: the three that pull it down)", fontsize=8)
 
 
-def draw_fragment(axes: Axes, picture: np.ndarray, explanation: Explanation, fragment: Fragment) -> None:
-    """Where the image looks like the fragment; a dot for each patch, filled for those that counted."""
-    shape = picture.shape[:2]
+def draw_signed(axes: Axes, picture: np.ndarray, found: Tensor, most: float | None = None) -> None:
+    """A map of what raises and lowers a score over the grey image, at full colour where it is `most`."""
+    values, most = found.numpy(), most or max(float(found.abs().max()), TINY)
     axes.imshow(picture.mean(2), cmap="gray", vmin=-60, vmax=255)
-    axes.imshow(heatmap(fragment.patches, explanation.boxes, shape), cmap="viridis", alpha=0.45)
+    strength = np.sqrt(np.abs(values) / most).clip(0, 1) * 0.8
+    axes.imshow(values, cmap=SIGNED, vmin=-most, vmax=most, alpha=strength, extent=extent(picture))
+
+
+def draw_alike(axes: Axes, picture: np.ndarray, values: np.ndarray) -> None:
+    """How like a text each place is, over the grey image, from the least alike place to the most alike."""
+    axes.imshow(picture.mean(2), cmap="gray", vmin=-60, vmax=255)
+    axes.imshow(values, cmap="viridis", alpha=0.5, extent=extent(picture))
+
+
+def draw_whole(axes: Axes, explanation: Explanation) -> None:
+    """Where the image is like the whole prompt."""
+    picture = as_picture(explanation)
+    if explanation.maps and explanation.maps.whole is not None:
+        draw_alike(axes, picture, explanation.maps.whole.numpy())
+    else:
+        axes.imshow(picture)
+    axes.set_title(f"the whole prompt\nscore {explanation.whole:.2f}, share {explanation.whole_share:.2f}", fontsize=8)
+
+
+def draw_fragment(axes: Axes, explanation: Explanation, fragment: Fragment) -> None:
+    """Where the image is like the fragment; a dot for each patch, filled for those that counted."""
+    picture, maps = as_picture(explanation), explanation.maps
+    shape = picture.shape[:2]
+    if maps:
+        draw_alike(axes, picture, maps.fragments[explanation.fragments.index(fragment)].numpy())
+    else:
+        draw_alike(axes, picture, heatmap(fragment.patches, explanation.boxes, shape))
     for i in range(len(explanation.boxes)):
         y, x = spread_centre(explanation.boxes, i, shape)
         face = COUNTED if i in fragment.counted else "none"
-        axes.plot(x, y, marker="o", markersize=9, markerfacecolor=face, markeredgecolor="white", markeredgewidth=1.3)
+        axes.plot(x, y, marker="o", markersize=7, markerfacecolor=face, markeredgecolor="white", markeredgewidth=1.2)
     title = textwrap.shorten(plain(fragment.text), 42, placeholder="...")
     axes.set_title(f"{title}\nscore {fragment.score:.2f}, weight {fragment.weight:.2f}", fontsize=8)
+
+
+def as_picture(explanation: Explanation) -> np.ndarray:
+    """The image, uint8 (H, W, 3)."""
+    found: np.ndarray = explanation.pixels.permute(1, 2, 0).numpy()
+    return found
+
+
+def extent(picture: np.ndarray) -> tuple[float, float, float, float]:
+    """Where a map of any size lies over a picture."""
+    height, width = picture.shape[:2]
+    return -0.5, width - 0.5, height - 0.5, -0.5
 
 
 def heatmap(values: list[float], boxes: list[tuple[int, int, int]], shape: tuple[int, int]) -> np.ndarray:
