@@ -69,12 +69,12 @@ def curves_of(scorer: Scorer, asked: Asked, rng: np.random.Generator) -> dict[tu
     curves: dict[tuple[str, str], list[list[float]]] = {}
     for i, fragment in enumerate(before.fragments):
         squares = torch.from_numpy(heatmap(fragment.patches, before.boxes, shape)).float()
-        for order, marks in (("map", cells(maps.fragments[i], shape)), ("nine squares", cells(squares, shape))):
+        for order, marks in (("map", cells(maps.fragments[i].merge(), shape)), ("nine squares", cells(squares, shape))):
             curves.setdefault(("fragment", order), []).append(fall(marks, "fragment", i))
         curves.setdefault(("fragment", "at random"), []).append(fall(at_random, "fragment", i))
     levels = (
-        ("quality", maps.quality, before.patch_quality),
-        ("authenticity", maps.authenticity, before.patch_authenticity),
+        ("quality", maps.quality.merge(), before.patch_quality),
+        ("authenticity", maps.authenticity.merge(), before.patch_authenticity),
     )
     for name, found, patches in levels:
         squares = torch.from_numpy(heatmap(patches, before.boxes, shape)).float()

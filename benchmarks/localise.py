@@ -110,7 +110,7 @@ def locate(scorer: Scorer, scene: Scene) -> list[Found]:
         maps = {"chance": np.zeros(mask.shape)}
         maps["nine squares"] = np.nan_to_num(heatmap(fragment.patches, explanation.boxes, mask.shape), nan=-1)
         if explanation.maps:
-            maps["map"] = explanation.maps.fragments[i].numpy()
+            maps["map"] = explanation.maps.fragments[i].merge().numpy()
         near = ndimage.binary_dilation(mask, disk(NEAR))
         found.append(
             Found(

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from mgs import Scorer
 from mgs.backbones.clip import CLIPBackbone
-from mgs.scoring.score_maps import Box, merge_maps
+from mgs.scoring.score_maps import Box, ScoreMap
 
 
 def normed(norm, x):
@@ -112,23 +112,22 @@ def test_a_tower_of_another_kind_has_no_tokens(monkeypatch):
 
 
 def test_one_view_over_the_whole_picture_is_resized_as_torch_resizes():
-    maps = torch.randn(3, 1, 6, 6)
-    merged = merge_maps(maps, [Box(0, 0, 300, 512)], (3, 300, 512))
-    assert torch.allclose(merged, F.interpolate(maps[:, 0][:, None], (300, 512), mode="bilinear")[:, 0], atol=1e-5)
+    views = torch.randn(1, 6, 6)
+    merged = ScoreMap(views, [Box(0, 0, 300, 512)], (300, 512)).merge()
+    assert torch.allclose(merged, F.interpolate(views[None], (300, 512), mode="bilinear")[0, 0], atol=1e-5)
 
 
 def test_where_views_overlap_a_pixel_has_their_mean():
-    maps = torch.tensor([1.0, 3.0, 8.0])[None, :, None, None].expand(1, 3, 4, 4)
-    merged = merge_maps(maps, [Box(0, 0, 400, 500), Box(0, 0, 384, 384), Box(0, 100, 384, 384)], (400, 500))[0]
+    views = torch.tensor([1.0, 3.0, 8.0])[:, None, None].expand(3, 4, 4)
+    merged = ScoreMap(views, [Box(0, 0, 400, 500), Box(0, 0, 384, 384), Box(0, 100, 384, 384)], (400, 500)).merge()
     assert merged.shape == (400, 500)
     for (y, x), value in {(10, 10): 2, (10, 200): 4, (10, 450): 4.5, (390, 10): 1, (383, 99): 2, (384, 99): 1}.items():
         assert merged[y, x].item() == pytest.approx(value)
 
 
 def test_a_large_pictures_map_is_coarser_and_keeps_its_places():
-    maps = torch.zeros(1, 2, 1, 1)
-    maps[0, 1] = 2
-    merged = merge_maps(maps, [Box(0, 0, 2000, 4000), Box(1000, 2000, 1000, 2000)], (2000, 4000))[0]
+    views = torch.tensor([0.0, 2.0])[:, None, None]
+    merged = ScoreMap(views, [Box(0, 0, 2000, 4000), Box(1000, 2000, 1000, 2000)], (2000, 4000)).merge()
     assert merged.shape == (256, 512)
     assert merged[128:, 256:].unique().tolist() == [1]
     assert merged[:128].unique().tolist() == merged[:, :256].unique().tolist() == [0]
@@ -141,13 +140,13 @@ def test_one_thing_on_a_plain_ground_is_pointed_at(centre):
     x, y = centre
     ImageDraw.Draw(picture).ellipse((x - 90, y - 90, x + 90, y + 90), fill=(214, 40, 40))
     explanation = scorer.explain(picture, "a red circle, a plain wall")
-    row, column = divmod(int(explanation.maps.fragments[0].argmax()), 512)
+    row, column = divmod(int(explanation.maps.fragments[0].merge().argmax()), 512)
     assert np.hypot(row - y, column - x) < 90
-    assert explanation.maps.whole.shape == explanation.maps.quality.shape == (512, 512)
+    assert explanation.maps.whole.merge().shape == explanation.maps.quality.merge().shape == (512, 512)
 
 
 def test_without_a_prompt_there_are_maps_of_quality_and_authenticity_alone():
     maps = Scorer.zero_shot("demo").explain(Image.new("RGB", (600, 512), "teal")).maps
     assert maps.whole is None
     assert maps.fragments == []
-    assert maps.quality.shape == maps.authenticity.shape
+    assert maps.quality.merge().shape == maps.authenticity.merge().shape

@@ -6,6 +6,7 @@ import base64
 import io
 import textwrap
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def draw_levels(axes: Axes, explanation: Explanation, name: str) -> None:
     picture, maps = as_picture(explanation), explanation.maps
     values = np.array(getattr(explanation, f"patch_{name}"))
     if maps:
-        draw_signed(axes, picture, getattr(maps, name))
+        draw_signed(axes, picture, getattr(maps, name).merge())
     else:
         axes.imshow(picture, alpha=0.45)
     lowest = set(np.argsort(values)[:3].tolist())
@@ -116,17 +117,19 @@ def draw_signed(axes: Axes, picture: np.ndarray, found: Tensor, most: float | No
     axes.imshow(values, cmap=SIGNED, vmin=-most, vmax=most, alpha=strength, extent=extent(picture))
 
 
-def draw_alike(axes: Axes, picture: np.ndarray, values: np.ndarray) -> None:
-    """How like a text each place is, over the grey image, from the least alike place to the most alike."""
+def draw_alike(
+    axes: Axes, picture: np.ndarray, values: np.ndarray, span: tuple[float | None, float | None] = (None, None)
+) -> None:
+    """How like a text each place is, over the grey image, from the least alike place to the most, or over `span`."""
     axes.imshow(picture.mean(2), cmap="gray", vmin=-60, vmax=255)
-    axes.imshow(values, cmap="viridis", alpha=0.5, extent=extent(picture))
+    axes.imshow(values, cmap="viridis", alpha=0.5, extent=extent(picture), vmin=span[0], vmax=span[1])
 
 
 def draw_whole(axes: Axes, explanation: Explanation) -> None:
     """Where the image is like the whole prompt."""
     picture = as_picture(explanation)
     if explanation.maps and explanation.maps.whole is not None:
-        draw_alike(axes, picture, explanation.maps.whole.numpy())
+        draw_alike(axes, picture, explanation.maps.whole.merge().numpy())
     else:
         axes.imshow(picture)
     axes.set_title(f"the whole prompt\nscore {explanation.whole:.2f}, share {explanation.whole_share:.2f}", fontsize=8)
@@ -137,7 +140,7 @@ def draw_fragment(axes: Axes, explanation: Explanation, fragment: Fragment) -> N
     picture, maps = as_picture(explanation), explanation.maps
     shape = picture.shape[:2]
     if maps:
-        draw_alike(axes, picture, maps.fragments[explanation.fragments.index(fragment)].numpy())
+        draw_alike(axes, picture, maps.fragments[explanation.fragments.index(fragment)].merge().numpy())
     else:
         draw_alike(axes, picture, heatmap(fragment.patches, explanation.boxes, shape))
     for i in range(len(explanation.boxes)):
@@ -180,10 +183,15 @@ def spread_centre(boxes: list[tuple[int, int, int]], i: int, shape: tuple[int, i
 
 def save_explanation(explanation: Explanation, path: Path) -> None:
     """Draw an explanation into a .png, .pdf or .svg file, or write it as a page, .html. Raises `UserError`."""
+    save_drawn(path, lambda: draw_explanation(explanation), lambda: make_page(explanation))
+
+
+def save_drawn(path: Path, draw: Callable[[], Figure], write: Callable[[], str]) -> None:
+    """Save a figure, or where the file's name ends in .html, a page. Raises `UserError`."""
     if path.suffix == ".html":
-        content = make_page(explanation).encode()
+        content = write().encode()
     elif path.suffix in (".png", ".pdf", ".svg"):
-        content = render(draw_explanation(explanation), path.suffix[1:], dpi=150)
+        content = render(draw(), path.suffix[1:], dpi=150)
     else:
         raise UserError(f"{path}: no such kind of picture; end its name in .png, .pdf, .svg or .html")
     with whole_file(path) as temporary:
@@ -194,12 +202,24 @@ def make_page(explanation: Explanation) -> str:
     """One self-contained page: the picture, and every number in tables, for people and screen readers."""
     return html_template("mgs.scoring", "explanation.html.j2").render(
         it=explanation,
-        picture=base64.b64encode(render(draw_explanation(explanation), "png", dpi=DPI)).decode(),
+        picture=as_base64(draw_explanation(explanation)),
+        places=[brightest(one.merge()) for one in explanation.maps.fragments] if explanation.maps else [],
         dimensions=[(d, getattr(explanation.score, d)) for d in DIMENSIONS],
         total=sum_of_parts(explanation) if explanation.fragments else "",
         quality_words=QUALITY_WORDS,
         authenticity_words=AUTHENTICITY_WORDS,
     )
+
+
+def as_base64(figure: Figure) -> str:
+    """A figure as a picture within a page."""
+    return base64.b64encode(render(figure, "png", dpi=DPI)).decode()
+
+
+def brightest(found: Tensor) -> str:
+    """Where a map is highest, in words."""
+    row, column = divmod(int(found.argmax()), found.shape[1])
+    return f"{column / found.shape[1]:.0%} from the left, {row / found.shape[0]:.0%} from the top"
 
 
 def render(figure: Figure, kind: str, *, dpi: int) -> bytes:

@@ -102,7 +102,8 @@ def explain_picture(
         grid = joint_probability(together, method.temperature)[0]  # (quality, authenticity)
         grid = grid.T if templates == "swapped" else grid
     boxes = [(top, left, engine.cuts.side) for top, left in window_corners(pixels.shape, engine.cuts)]
-    views = [Box(0, 0, *pixels.shape[1:]), *(Box(top, left, side, side) for top, left, side in boxes)]
+    height, width = pixels.shape[1:]
+    views = [Box(0, 0, height, width), *(Box(top, left, side, side) for top, left, side in boxes)]
     return Explanation(
         score=word(scores),
         prompt=clean_prompt(prompt.text if prompt else ""),
@@ -115,7 +116,7 @@ def explain_picture(
         whole_share=method.whole_share(found.counts).item(),
         fragments=describe_fragments(found, prompt) if prompt else [],
         level_cosines=torch.cat([found.levels_whole, found.levels_patches[0]]).cpu(),
-        maps=map_scores(last, embedded, method, views, pixels.shape, prompted=bool(prompt)) if last else None,
+        maps=map_scores(last, embedded, method, views, (height, width), prompted=bool(prompt)) if last else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where in an image its scores come from, pixel by pixel: the views' token maps, merged where views overlap."""
+"""Where in an image its scores come from: the views' token maps, and how they merge where views overlap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mgs.backbones.token_maps import LastBlock
 from mgs.engine.engine import Embedded
 from mgs.methods.mgs import MGS
 
-MOST_SIDE = 512  # pixels of a map's longer side; a larger picture's map is coarser, and far finer than the tokens
+LONGEST = 512  # pixels of a merged map's longer side; a larger picture's map is coarser, and far finer than the tokens
 
 
 class Box(NamedTuple):
@@ -26,51 +26,56 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ScoreMap:
+    """A number for each token of each view, and where the views lie on the picture."""
+
+    views: Tensor  # float32, (V, g, g)
+    boxes: Sequence[Box]
+    shape: tuple[int, int]  # of the picture, (H, W)
+
+    def merge(self, longest: int = LONGEST) -> Tensor:
+        """The map over the whole picture, float32, (h, w): as large as that, but no side longer than `longest`.
+
+        Each view's map is resized to its box, bilinearly. Each pixel gets the mean of the views that show it; 0 where
+        no view does.
+        """
+        height, width = self.shape
+        scale = min(1.0, longest / max(height, width))
+        rows, columns = (max(1, round(side * scale)) for side in (height, width))
+        total, count = torch.zeros(rows, columns), torch.zeros(rows, columns)
+        for view, (top, left, high, wide) in zip(self.views, self.boxes, strict=True):
+            down = stretch(len(view), rows, top / height, high / height)  # (h, g)
+            across = stretch(len(view), columns, left / width, wide / width)  # (w, g)
+            total += down @ view @ across.T
+            count += down.sum(1)[:, None] * across.sum(1)
+        return total / count.clamp(min=1)
+
+
+@dataclass(frozen=True)
 class ScoreMaps:
-    """Readings of an image, place by place; unlike the patches' parts, they do not add up to the scores.
+    """Readings of an image, place by place; unlike the patches' parts, they do not add up to the scores."""
 
-    Maps are float32, (h, w), over the whole picture: as large as it is, with at most 512 pixels on the longer side.
-    """
-
-    quality: Tensor  # what the place adds to the score of a view, to first order: below 0 where it lowers it
-    authenticity: Tensor
-    whole: Tensor | None  # how like the whole prompt the place is, a cosine; None without a prompt
-    fragments: list[Tensor]  # how like each fragment it is
+    quality: ScoreMap  # what the place adds to the score of a view, to first order: below 0 where it lowers it
+    authenticity: ScoreMap
+    whole: ScoreMap | None  # how like the whole prompt the place is, a cosine; None without a prompt
+    fragments: list[ScoreMap]  # how like each fragment it is
 
 
 def map_scores(
-    last: LastBlock, embedded: Embedded, method: MGS, boxes: Sequence[Box], shape: torch.Size, *, prompted: bool
+    last: LastBlock, embedded: Embedded, method: MGS, boxes: Sequence[Box], shape: tuple[int, int], *, prompted: bool
 ) -> ScoreMaps:
-    """The maps of one picture of that (..., H, W), whose views lie at `boxes`; of the prompt's only if it has one."""
+    """The maps of one picture of that (H, W), whose views lie at `boxes`; of the prompt's only if it has one."""
     with torch.inference_mode(False):  # a gradient takes no tensor of inference mode
         level = embedded.texts[: len(method.sentences)].clone()
-    added = last.read(lambda views: torch.stack(method.read_levels(views @ level.T), -1))  # (2, V, g, g)
-    quality, authenticity = merge_maps(added.cpu(), boxes, shape).unbind()
+    added = last.read(lambda views: torch.stack(method.read_levels(views @ level.T), -1)).cpu()  # (2, V, g, g)
+    quality, authenticity = (ScoreMap(views, boxes, shape) for views in added)
     if not prompted:
         return ScoreMaps(quality, authenticity, None, [])
     count = int(embedded.numbers["counts"][0])
     texts = embedded.texts[torch.cat([embedded.numbers["whole"][:1], embedded.numbers["fragments"][0, :count]])]
-    alike = last.embed_patches() @ texts.T  # (V, g, g, 1 + F)
-    whole, *fragments = merge_maps(alike.movedim(-1, 0).cpu(), boxes, shape).unbind()
+    alike = (last.embed_patches() @ texts.T).movedim(-1, 0).cpu()  # (1 + F, V, g, g)
+    whole, *fragments = (ScoreMap(views, boxes, shape) for views in alike)
     return ScoreMaps(quality, authenticity, whole, fragments)
-
-
-def merge_maps(maps: Tensor, boxes: Sequence[Box], shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """K maps of V views, (K, V, g, g), as K maps of a (..., H, W) picture, (K, h, w).
-
-    Each view's map is resized to its box, bilinearly. Each pixel gets the mean of the views that show it; 0 where no
-    view does.
-    """
-    height, width = shape[-2:]
-    scale = min(1.0, MOST_SIDE / max(height, width))
-    rows, columns = (max(1, round(side * scale)) for side in (height, width))
-    total, count = torch.zeros(len(maps), rows, columns), torch.zeros(rows, columns)
-    for view, (top, left, high, wide) in zip(maps.unbind(1), boxes, strict=True):
-        down = stretch(maps.shape[-2], rows, top / height, high / height)  # (h, g)
-        across = stretch(maps.shape[-1], columns, left / width, wide / width)  # (w, g)
-        total += down @ view @ across.T
-        count += down.sum(1)[:, None] * across.sum(1)
-    return total / count.clamp(min=1)
 
 
 def stretch(cells: int, pixels: int, start: float, share: float) -> Tensor:
