@@ -189,6 +189,22 @@ def test_an_explanation_has_the_scorers_numbers(server, scorer, files):
     assert "not a whole image" in bad["status"]
 
 
+def test_an_explanation_has_small_maps_of_the_scorers(server, scorer, files):
+    prompt = "a grey wall, and a red fox in a box"
+    (entry,) = server.post_form("/score", files[2:3], [("prompts", prompt), ("explain", "true")]).json["results"]
+    told, own = entry["explanation"]["maps"], scorer.explain(files[2][1], prompt).maps
+    assert len(told["fragments"]) == len(own.fragments) > 1
+    pairs = [(told["whole"], own.whole), (told["fragments"][1], own.fragments[1]), (told["quality"], own.quality)]
+    for one, mine in pairs:
+        grey = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"]))), dtype=np.float64)
+        assert grey.shape == (57, 64)
+        step = (one["high"] - one["low"]) / 255
+        assert np.abs(one["low"] + step * grey - mine.merge(64).numpy()).max() <= 0.51 * step
+    assert told["quality"]["low"] == -told["quality"]["high"]
+    (entry,) = server.post_form("/score", files[2:3], [("prompts", "x, " * 70), ("explain", "true")]).json["results"]
+    assert len(entry["explanation"]["fragments"]) > len(entry["explanation"]["maps"]["fragments"]) == 64
+
+
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_flow_grpos_and_verl_omnis_pickles_get_rewards(server, scorer, files, protocol):
     images = [*(data for _, data in files), b"bad"]

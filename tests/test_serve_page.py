@@ -258,7 +258,8 @@ def test_the_dialog_tells_why_by_keyboard_and_gives_the_focus_back(visit):
     assert f"weight {fragment['weight']:.2f}, score {fragment['score']:.2f}" in fragments.nth(1).inner_text()
     counted = [i for i, text in enumerate(labels.all_text_contents()) if "counted" in text]
     assert counted == fragment["counted"]
-    assert visit.tab.locator("#stage .heat rect").count() > 9
+    visit.tab.wait_for_function("document.querySelector('#stage .heat').width === 64")
+    assert "heated" in visit.tab.locator("#stage").get_attribute("class")
     assert f"correspondence {why['correspondence']:.2f} = " in visit.tab.locator("#sum").inner_text()
 
     visit.tab.keyboard.press("Escape")

@@ -113,7 +113,7 @@ def draw_signed(axes: Axes, picture: np.ndarray, found: Tensor, most: float | No
     """A map of what raises and lowers a score over the grey image, at full colour where it is `most`."""
     values, most = found.numpy(), most or max(float(found.abs().max()), TINY)
     axes.imshow(picture.mean(2), cmap="gray", vmin=-60, vmax=255)
-    strength = np.sqrt(np.abs(values) / most).clip(0, 1) * 0.8
+    strength = 0.9 * (np.abs(values) / most).clip(0, 1) ** 0.75
     axes.imshow(values, cmap=SIGNED, vmin=-most, vmax=most, alpha=strength, extent=extent(picture))
 
 

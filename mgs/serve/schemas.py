@@ -50,6 +50,23 @@ class Fragment(BaseModel):
     counted: list[int] = Field(description="those patches, from 0")
 
 
+class Map(BaseModel):
+    """A number for each place of the image, as a small grey picture over the whole of it."""
+
+    png: str = Field(description="base64 of an 8-bit grey PNG in the image's proportions, 64 pixels or less a side")
+    low: float = Field(description="what grey level 0 stands for")
+    high: float = Field(description="what grey level 255 stands for; levels between are spread evenly")
+
+
+class Maps(BaseModel):
+    """Readings at the resolution of the image tower's tokens; unlike the other numbers, they do not add up."""
+
+    quality: Map = Field(description="what each place adds to the score of a view; 0 is between levels 127 and 128")
+    authenticity: Map
+    whole: Map | None = Field(description="each place's cosine with the whole prompt; null without a prompt")
+    fragments: list[Map] = Field(description="each place's cosine with each fragment; of the first 64 fragments")
+
+
 class Explanation(BaseModel):
     """What scores are made of."""
 
@@ -64,6 +81,7 @@ class Explanation(BaseModel):
     whole_share: float = Field(description="its share of correspondence, 0-1")
     correspondence: float = Field(description="whole_share * whole + (1 - whole_share) * the fragments, weighted")
     fragments: list[Fragment]
+    maps: Maps | None = Field(description="null where the image tower shows no tokens")
 
 
 class Entry(BaseModel):

@@ -228,7 +228,8 @@ class Service:
         """An image's answer with its explanation. Raises `UserError` where there is none."""
         begun = self.scorers[name].begin_explanation(picture, loaded.prompt, loaded.remark, self.styles[name])
         explanation = await asyncio.wrap_future(begun)
-        return Answer(loaded.item, explanation.score, why(explanation))
+        told = await asyncio.get_running_loop().run_in_executor(self.threads.write, why, explanation)
+        return Answer(loaded.item, explanation.score, told)
 
     async def find_prompts(self, items: Sequence[Item]) -> list[Item]:
         """The items with the prompts that their files hold."""

@@ -3,7 +3,9 @@
 const $ = (selector) => document.querySelector(selector);
 const LOWEST = 3; // patches to mark
 const PATCH_SCORES = ["quality", "authenticity"]; // of which each patch has one of its own
-const RAMP = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"]; // from less to more alike, also without colour vision
+const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]; // from less to more alike, also without colour vision
+const LOWERS = [230, 97, 1], RAISES = [94, 60, 153]; // a score
+const COARSE = 64; // pixels of the longer side, where a map is made of patches
 
 /** An element with a text, which is never read as markup. */
 export function make(tag, text = "", attributes = {}) {
@@ -47,33 +49,51 @@ function fill({ explanation, scores }, url) {
     button.hidden = scores[kind] === undefined; // a checkpoint gives what it was trained on
     button.onclick = () => showPatches(button, kind, explanation);
   }
+  $("#show-whole").hidden = !explanation.maps?.whole;
+  $("#show-whole").onclick = () => showWhole(explanation);
   PATCH_SCORES.map((kind) => $(`#show-${kind}`)).find((button) => !button.hidden)?.click();
 }
 
 // The image and what lies over it
 
-/** What each patch would be scored alone; the three lowest, which pull the score down, are marked. */
-function showPatches(button, kind, { boxes, [`patch_${kind}`]: values }) {
+/** What raises and lowers a level; and what each patch would be scored alone, the three lowest marked. */
+function showPatches(button, kind, { boxes, maps, [`patch_${kind}`]: values }) {
   press(button);
   const order = values.map((_, i) => i).sort((a, b) => values[a] - values[b]);
   label(boxes, values, 2, order.slice(0, LOWEST), "one of the lowest");
-  $("#stage").classList.remove("heated");
+  const colours = maps ? " Purple places raise it in their surroundings, orange ones lower it." : "";
   $("#stage-caption").textContent =
-    `The ${kind} if all of the image were like this part. Marked: the ${LOWEST} lowest, which pull it down.`;
+    `The ${kind} if all of the image were like this part. Marked: the ${LOWEST} lowest, which pull it down.${colours}`;
   $(".ramp").hidden = true;
+  lay(maps && readMap(maps[kind]), signedColour);
+}
+
+/** Where the image is like the whole prompt. */
+function showWhole({ maps: { whole } }) {
+  press($("#show-whole"));
+  label([], [], 3, [], "");
+  $("#stage-caption").textContent = "Cosine of each place with the whole prompt.";
+  showRange(whole.low, whole.high);
+  lay(readMap(whole), rampColour);
 }
 
 /** Where the image is like a fragment; the patches that it was scored on are marked. */
-function showFragment(button, fragment, { boxes, size }) {
+function showFragment(button, fragment, { boxes, size, fragments, maps }) {
   press(button);
   label(boxes, fragment.patches, 3, fragment.counted, "counted");
-  drawHeat(fragment.patches, boxes, size);
-  $("#stage").classList.add("heated");
+  const map = maps?.fragments[fragments.indexOf(fragment)];
   $("#stage-caption").textContent =
-    `Cosine of each part with “${fragment.text}”. Marked: the ${fragment.counted.length} parts that counted.`;
-  const [low, high] = $(".ramp").querySelectorAll("span");
-  low.textContent = Math.min(...fragment.patches).toFixed(3);
-  high.textContent = Math.max(...fragment.patches).toFixed(3);
+    `Cosine of each part with “${fragment.text}”. Marked: the ${fragment.counted.length} parts that counted.` +
+    (map ? " Colours: the cosine of each place alone." : "");
+  const [low, high] = map ? [map.low, map.high] : [Math.min(...fragment.patches), Math.max(...fragment.patches)];
+  showRange(low, high);
+  lay(map ? readMap(map) : spreadPatches(fragment.patches, boxes, size), rampColour);
+}
+
+function showRange(low, high) {
+  const ends = $(".ramp").querySelectorAll("span");
+  ends[0].textContent = low.toFixed(3);
+  ends[1].textContent = high.toFixed(3);
   $(".ramp").hidden = false;
 }
 
@@ -107,34 +127,60 @@ function distinct(numbers) {
   return [...new Set(numbers)].sort((a, b) => a - b);
 }
 
-/** Colour each piece of the image by the mean of the patches that show it. */
-function drawHeat(values, boxes, [height, width]) {
-  const edges = (axis, end) => distinct(boxes.flatMap((box) => [box[axis], Math.min(box[axis] + box[2], end)]));
-  const [ys, xs] = [edges(0, height), edges(1, width)];
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const pieces = [];
-  for (let i = 0; i + 1 < ys.length; i++) {
-    for (let j = 0; j + 1 < xs.length; j++) {
-      const covers = ([top, left, side]) => top <= ys[i] && ys[i] < top + side && left <= xs[j] && xs[j] < left + side;
-      const seen = values.filter((_, k) => covers(boxes[k]));
-      if (!seen.length) continue;
-      const mean = seen.reduce((sum, value) => sum + value, 0) / seen.length;
-      const place = { x: xs[j], y: ys[i], width: xs[j + 1] - xs[j], height: ys[i + 1] - ys[i] };
-      pieces.push(makePiece(place, high > low ? (mean - low) / (high - low) : 0.5));
-    }
-  }
-  const heat = $("#stage .heat");
-  heat.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  heat.replaceChildren(...pieces);
+let latest; // what is to lie over the image; reading a map takes a moment
+
+/** Lay a map, or a promise of one, over the image, each of its shares, 0-1, in a colour; without one, take away what lies there. */
+async function lay(map, colour) {
+  latest = map;
+  const { width, height, shares } = (await map) ?? { width: 1, height: 1, shares: [] };
+  if (latest !== map) return;
+  $("#stage").classList.toggle("heated", shares.length > 0);
+  const canvas = $("#stage .heat");
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(width, height);
+  shares.forEach((share, i) => pixels.data.set(colour(share), 4 * i));
+  context.putImageData(pixels, 0, 0);
 }
 
-function makePiece(place, share) {
-  const piece = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  for (const [name, value] of Object.entries(place)) piece.setAttribute(name, value);
+/** The shares of a map that the server sent as a grey picture. */
+async function readMap({ png }) {
+  const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+  const picture = await createImageBitmap(new Blob([bytes], { type: "image/png" }), { colorSpaceConversion: "none" });
+  const { width, height } = picture;
+  const context = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d");
+  context.drawImage(picture, 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  return { width, height, shares: Array.from({ length: width * height }, (_, i) => data[4 * i] / 255) };
+}
+
+/** A map where there is none: each place has the mean of the patches that show it. */
+function spreadPatches(values, boxes, [tall, wide]) {
+  const scale = COARSE / Math.max(tall, wide);
+  const [height, width] = [tall, wide].map((side) => Math.max(1, Math.round(side * scale)));
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const shares = Array.from({ length: width * height }, (_, i) => {
+    const [y, x] = [(Math.floor(i / width) + 0.5) / scale, ((i % width) + 0.5) / scale];
+    const seen = values.filter((_, k) => {
+      const [top, left, side] = boxes[k];
+      return top <= y && y < top + side && left <= x && x < left + side;
+    });
+    const mean = seen.reduce((sum, value) => sum + value, 0) / (seen.length || 1);
+    return seen.length && high > low ? (mean - low) / (high - low) : 0;
+  });
+  return { width, height, shares };
+}
+
+/** From less to more alike, as red, green, blue and opacity. */
+function rampColour(share) {
   const step = Math.min(Math.floor(share * (RAMP.length - 1)), RAMP.length - 2);
   const part = share * (RAMP.length - 1) - step; // 0-1 of the way to the next colour
-  piece.style.fill = `color-mix(in srgb, ${RAMP[step + 1]} ${part * 100}%, ${RAMP[step]})`;
-  return piece;
+  return [...RAMP[step].map((from, i) => from + part * (RAMP[step + 1][i] - from)), 140];
+}
+
+/** Orange below the middle, purple above it, and the stronger the farther from it. */
+function signedColour(share) {
+  return [...(share < 0.5 ? LOWERS : RAISES), 230 * Math.abs(2 * share - 1) ** 0.75];
 }
 
 // The prompt's fragments, and the joint grid
