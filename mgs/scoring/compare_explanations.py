@@ -47,6 +47,15 @@ class Comparison:
     differences: list[list[Difference]]  # of each image but the first, by dimension
 
     @property
+    def dimensions(self) -> list[Dimension]:
+        """Those in which an image differs from the first."""
+        return [d for d in DIMENSIONS if any(self.of(d))]
+
+    def of(self, dimension: Dimension) -> list[Difference | None]:
+        """The difference of each image but the first; None for an image without that score."""
+        return [next((one for one in found if one.dimension == dimension), None) for found in self.differences]
+
+    @property
     def sentences(self) -> list[str]:
         """The differences in words."""
         pairs = zip(self.names[1:], self.differences, strict=True)

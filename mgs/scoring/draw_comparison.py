@@ -36,8 +36,8 @@ def save_comparison(comparison: Comparison, path: Path) -> None:
 def draw_comparison(comparison: Comparison) -> Figure:
     """A column for each image: the image, maps on one scale a row, and bars of what makes the differences."""
     maps = list(rows_of_maps(comparison))
-    told = [difference.dimension for difference in comparison.differences[0]]
-    bars = [0.7 + 0.17 * most_parts(comparison, i) for i in range(len(told))]
+    told = comparison.dimensions
+    bars = [0.7 + 0.17 * max(len(one.parts) for one in comparison.of(d) if one) for d in told]
     heights = [CELL + 0.7, *bars, *[CELL + 0.25] * len(maps)]
     columns = len(comparison.names)
     size = (CELL * columns, sum(heights) + 0.2 * len(comparison.sentences))
@@ -50,11 +50,12 @@ def draw_comparison(comparison: Comparison) -> Figure:
         pairs = [(d, getattr(explanation.score, d)) for d in DIMENSIONS]
         scores = "\n".join(f"{d} {value:.2f}" for d, value in pairs if value is not None)
         axes.set_title(f"{shorten(name)}\n{scores}", fontsize=8)
-    for row, i in zip(grid[1:], range(len(told)), strict=False):
-        words = f"what makes\n{told[i]} differ\nfrom this image's"
+    for row, dimension in zip(grid[1:], told, strict=False):
+        words = f"what makes\n{dimension} differ\nfrom this image's"
         row[0].text(0.5, 0.5, words, ha="center", va="center", fontsize=8, transform=row[0].transAxes)
-        for axes, differences in zip(row[1:], comparison.differences, strict=True):
-            draw_parts(axes, differences[i])
+        for axes, difference in zip(row[1:], comparison.of(dimension), strict=True):
+            if difference:
+                draw_parts(axes, difference)
     for row, (title, signed, found) in zip(grid[1 + len(told) :], maps, strict=True):
         draw_row(row, title, comparison, found, signed=signed)
     lines = [plain(line) for line in comparison.sentences]
@@ -74,9 +75,8 @@ def rows_of_maps(comparison: Comparison) -> Iterator[tuple[str, bool, list[Tenso
         yield "the whole prompt", False, [one.whole.merge() for one in every if one.whole is not None]
         for i, fragment in enumerate(comparison.explanations[0].fragments):
             yield fragment.text, False, [one.fragments[i].merge() for one in every]
-    told = [difference.dimension for difference in comparison.differences[0]]
     for name in ("quality", "authenticity"):
-        if name in told:
+        if name in comparison.dimensions:
             yield f"{name}: purple raises, orange lowers it", True, [getattr(one, name).merge() for one in every]
 
 
@@ -107,11 +107,6 @@ def draw_parts(axes: Axes, difference: Difference) -> None:
     reach = max(map(abs, values)) or TINY
     axes.set_xlim(-reach, reach)
     axes.invert_yaxis()
-
-
-def most_parts(comparison: Comparison, i: int) -> int:
-    """How many parts the images' differences in the `i`-th dimension have at most."""
-    return max(len(differences[i].parts) for differences in comparison.differences)
 
 
 def shorten(text: str) -> str:
