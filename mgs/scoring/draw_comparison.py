@@ -14,8 +14,8 @@ from mgs.dimensions import DIMENSIONS
 from mgs.safe_text import html_template, plain
 from mgs.scoring.compare_explanations import Comparison, Difference
 from mgs.scoring.draw_explanation import (
-    CAPTION_WIDTH,
     CELL,
+    SIGNS,
     TINY,
     as_base64,
     as_picture,
@@ -25,7 +25,7 @@ from mgs.scoring.draw_explanation import (
 )
 
 UP, DOWN = "#5e3c99", "#e66101"  # the ends of PuOr, in which maps are drawn
-LABEL_WIDTH = 46  # characters of a part's name
+TITLE_WIDTH, LABEL_WIDTH, SENTENCE_WIDTH = 44, 20, 44  # characters, in one column
 
 
 def save_comparison(comparison: Comparison, path: Path) -> None:
@@ -38,7 +38,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
     maps = list(rows_of_maps(comparison))
     told = comparison.dimensions
     bars = [0.7 + 0.17 * max(len(one.parts) for one in comparison.of(d) if one) for d in told]
-    heights = [CELL + 0.7, *bars, *[CELL + 0.25] * len(maps)]
+    heights = [CELL + 0.4, *bars, *[CELL - 0.1] * len(maps)]
     columns = len(comparison.names)
     size = (CELL * columns, sum(heights) + 0.2 * len(comparison.sentences))
     figure = Figure(figsize=size, layout="constrained")
@@ -58,9 +58,9 @@ def draw_comparison(comparison: Comparison) -> Figure:
                 draw_parts(axes, difference)
     for row, (title, signed, found) in zip(grid[1 + len(told) :], maps, strict=True):
         draw_row(row, title, comparison, found, signed=signed)
-    lines = [plain(line) for line in comparison.sentences]
-    width = CAPTION_WIDTH * columns // 4
-    figure.suptitle("\n".join(part for line in lines for part in textwrap.wrap(line, max(width, 60))), fontsize=9)
+    lines = [*map(plain, comparison.sentences), *([SIGNS] if maps else [])]
+    width = SENTENCE_WIDTH * columns
+    figure.suptitle("\n".join(part for line in lines for part in textwrap.wrap(line, width)), fontsize=8)
     return figure
 
 
@@ -77,7 +77,7 @@ def rows_of_maps(comparison: Comparison) -> Iterator[tuple[str, bool, list[Tenso
             yield fragment.text, False, [one.fragments[i].merge() for one in every]
     for name in ("quality", "authenticity"):
         if name in comparison.dimensions:
-            yield f"{name}: purple raises, orange lowers it", True, [getattr(one, name).merge() for one in every]
+            yield name, True, [getattr(one, name).merge() for one in every]
 
 
 def draw_row(row: Sequence[Axes], title: str, comparison: Comparison, found: Sequence[Tensor], *, signed: bool) -> None:
@@ -102,16 +102,18 @@ def draw_parts(axes: Axes, difference: Difference) -> None:
     axes.barh(range(len(values)), values, color=[UP if value > 0 else DOWN for value in values])
     axes.axvline(0, color="#222222", linewidth=0.8)
     for i, part in enumerate(difference.parts):  # beside the axis, where the bar is not
-        text, side = f" {shorten(part.name)} {part.difference:+.2f} ", "right" if part.difference > 0 else "left"
-        axes.text(0, i, text, ha=side, va="center", fontsize=6.5)
+        name, side = shorten(part.name, LABEL_WIDTH), "right" if part.difference > 0 else "left"
+        text = axes.text(0, i, f" {name} {part.difference:+.2f} ", ha=side, va="center", fontsize=6.5)
+        text.set_in_layout(False)
     reach = max(map(abs, values)) or TINY
     axes.set_xlim(-reach, reach)
     axes.invert_yaxis()
 
 
-def shorten(text: str) -> str:
-    """A text for a title or beside a bar."""
-    return textwrap.shorten(plain(text), LABEL_WIDTH, placeholder="...") or plain(text)[:LABEL_WIDTH]
+def shorten(text: str, width: int = TITLE_WIDTH) -> str:
+    """A text for a title or beside a bar, that long at most."""
+    text = " ".join(text.split())
+    return plain(text if len(text) <= width else f"{text[: width - 3]}...")
 
 
 def make_comparison_page(comparison: Comparison) -> str:

@@ -26,6 +26,7 @@ CAPTION_WIDTH = 130  # characters
 CELL = 2.9  # inches
 INK, COUNTED, SIGNED = "#222222", "#d55e00", "PuOr"
 TINY = 1e-12  # of a map that is 0 everywhere
+SIGNS = "levels: purple raises, orange lowers the score"
 NO_MAPS = "this image tower shows no tokens, so there are no maps at their resolution"
 DPI = 110  # of the picture within a page
 
@@ -60,7 +61,7 @@ def caption(explanation: Explanation) -> list[str]:
     if explanation.fragments:
         legend = "prompt: brighter is more alike; a dot per patch, filled for the three that counted"
         lines = [plain(explanation.prompt), *lines, sum_of_parts(explanation), legend]
-    lines.append("levels: purple raises, orange lowers the score" if explanation.maps else NO_MAPS)
+    lines.append(SIGNS if explanation.maps else NO_MAPS)
     return [part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH)]
 
 
