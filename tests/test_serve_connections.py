@@ -32,7 +32,7 @@ def test_pipelined_requests_are_answered_in_order_however_their_bytes_come(score
         head_of(len(body), more=f"content-type: {kind}\r\n") + body + GET + b"\r\n" + GET + b"connection: close\r\n\r\n"
     )
     with serving({"x": scorer}) as server:
-        for size in (len(requests), 7):
+        for size in (len(requests), 7, 3):
             with server.connect() as connection:
                 for i in range(0, len(requests), size):
                     connection.sendall(requests[i : i + size])

@@ -19,9 +19,7 @@ from mgs.serve.limits import LONGEST_PROMPT, Limits, Refused
 from mgs.sources.item import Item
 
 Options = TypeVar("Options", bound=BaseModel)
-PARTS = (
-    500  # brackets and commas in JSON for each image; a value takes fifty times its byte of memory, and time to check
-)
+PARTS = 500  # brackets and commas in JSON for each image: each makes a value, which takes memory, and time to check
 ADDRESS = re.compile(r"\s{0,20}[a-z][a-z0-9+.-]{0,20}://", re.IGNORECASE)
 SPACES = b" \t\r\n"
 DATA_URL = re.compile(r"\A\s*data:[^,]{0,200};base64,", re.IGNORECASE)

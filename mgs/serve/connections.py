@@ -17,9 +17,10 @@ MOST_AROUND = 8  # bytes around each byte of a body that comes in chunks
 MOST_PIPELINED = 16  # requests that wait for the answer to another
 BLANK = re.compile(rb"(?:\A|\n)\r?\n")  # what ends a head
 UPGRADE = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
+DETAIL = b'{"detail": "the request: too much before or after its body; send less of it"}'
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-type: application/json\r\n"
-    b'content-length: 49\r\n\r\n{"detail": "the head: too long; send less of it"}'
+    b"content-length: %d\r\n\r\n%s" % (len(DETAIL), DETAIL)
 )
 
 
@@ -46,7 +47,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self.unread: asyncio.TimerHandle | None = None  # runs while the client does not read
         self.in_head, self.head = True, 0  # whether a request's head is what comes next, and its bytes so far
-        self.unparsed = b""  # of a head that is not whole
+        self.unparsed = bytearray()  # of a head that is not whole
         self.body, self.around = 0, 0  # bytes of a body, and those that came with it
         self.cycles: list[RequestResponseCycle] = []  # of requests that are not answered
 
@@ -72,14 +73,15 @@ class Connection(HttpToolsProtocol):
         """Read a part of a request. A head is parsed once it is whole."""
         if self.in_head:
             self.head += len(data)
+            seen = max(0, len(self.unparsed) - 2)  # a head that comes byte by byte is searched once
             self.unparsed += data
-            end = BLANK.search(self.unparsed)
+            end = BLANK.search(self.unparsed, seen)
             if len(self.pipeline) > MOST_PIPELINED or (self.head > MOST_HEAD and not end):
                 self.refuse_more()
                 return
             if not end:
                 return
-            data, self.unparsed = without_upgrade(self.unparsed, end.end()), b""
+            data, self.unparsed = without_upgrade(bytes(self.unparsed), end.end()), bytearray()
         else:
             self.around += len(data)
         super().data_received(data)

@@ -52,7 +52,7 @@ def slowness(prompt: str) -> str:
         return f"a prompt of more than {LONGEST_PROMPT:,} letters, or {LONGEST_WORD} in a word; shorten it"
     for _ in range(MOST_ESCAPES):
         prompt = html.unescape(prompt)
-    return "" if html.unescape(prompt) == prompt else "a prompt escaped again and again, &amp;amp;; send it as text"
+    return "" if html.unescape(prompt) == prompt else "a prompt escaped again and again (&amp;amp;); send it as text"
 
 
 class Refused(UserError):
