@@ -32,13 +32,25 @@ def test_pipelined_requests_are_answered_in_order_however_their_bytes_come(score
         head_of(len(body), more=f"content-type: {kind}\r\n") + body + GET + b"\r\n" + GET + b"connection: close\r\n\r\n"
     )
     with serving({"x": scorer}) as server:
-        for size in (len(requests), 7, 3):
+        for size in (len(requests), 7):
             with server.connect() as connection:
                 for i in range(0, len(requests), size):
                     connection.sendall(requests[i : i + size])
                 told = read_all(connection)
             assert [told.count(it) for it in (b"HTTP/1.1 200 OK", b'"scores"', b'"status":"ok","rewards"')] == [3, 1, 2]
             assert told.index(b'"scores"') < told.index(b'"rewards"')
+
+
+def test_a_head_is_whole_wherever_its_last_bytes_are_cut(scorer):
+    request = GET + b"connection: close\r\n\r\n"
+    with serving({"x": scorer}) as server:
+        for cut in (1, 2, 3, 4):
+            with server.connect() as connection:
+                connection.sendall(request[:-cut])
+                time.sleep(0.1)
+                connection.sendall(request[-cut:])
+                connection.settimeout(5)
+                assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_one_who_leaves_behind_pipelined_requests_frees_the_places(scorer, image, caplog):
