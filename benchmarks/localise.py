@@ -1,8 +1,8 @@
 """Do explanations point at what is there? `python -m benchmarks.localise [--checkpoint PATH] [--real FOLDER]`
 
-It uses faultless drawings of two to four things, from the part of the drawn world that is kept for testing. For each
-thing, the fragment that names it ranks the nine patches. The true patch is the one whose centre is nearest to the
-thing's. Chance is rank 5.
+It uses faultless drawings of two or three groups of things, from the part of the drawn world that is kept for
+testing. For each group, the fragment that names it ranks the nine patches. The true patch is the one whose centre is
+nearest to the middle of its things. Chance is rank 5.
 
 The fragment's map is tested on the thing's mask: does the map's maximum lie within 15 pixels of the thing, and how much
 of the map, less its mean, lies on the thing? Then 10 to 50 % of some pictures are greyed in cells of 32 pixels, those
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +25,16 @@ from tqdm import tqdm
 
 from benchmarks.deletion import Asked, print_curves, real_images
 from mgs import Scorer
-from mgs.demo.generators import Damage, as_asked, draw
-from mgs.demo.prompts import sample_content, with_article
+from mgs.demo.drawing import draw
+from mgs.demo.faults import Damage
+from mgs.demo.generators import as_asked
+from mgs.demo.prompts import sample_content
 from mgs.methods.mgs import TOP_PATCHES
 from mgs.scoring.draw_explanation import heatmap
 from mgs.scoring.explanation import Explanation
 
 PATCHES = 9
 NEAR = 15  # pixels that a maximum may lie beside a thing
-VISIBLE = 8  # of 255, by which a thing changes a pixel that is its own, shadow included
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def draw_scene(seed: tuple[int, int]) -> Scene:
-    """A faultless drawing of two to four things. A thing's mask is where the drawing without it differs."""
+    """A faultless drawing of two or three groups of things, with the pixels that show each."""
     rng = np.random.default_rng(seed)
-    while len((content := sample_content(rng, "test")).things) < 2:
+    while len((content := sample_content(rng, "test")).groups) < 2:
         pass
-    drawn = as_asked(content)
-    full = draw(drawn, Damage(), np.random.default_rng((*seed, 1)))
-    masks = []
-    for i in range(len(drawn.things)):
-        others = replace(drawn, things=(*drawn.things[:i], None, *drawn.things[i + 1 :]))
-        without = draw(others, Damage(), np.random.default_rng((*seed, 1)))
-        masks.append(np.abs(full.astype(int) - without).max(2) > VISIBLE)
-    return Scene(full, [with_article(thing) for thing in content.things], masks)
+    picture = draw(as_asked(content), Damage(), rng)
+    masks = [picture.mask(i) for i in range(len(content.groups))]
+    return Scene(picture.pixels, [group.phrase for group in content.groups], masks)
 
 
 def locate(scorer: Scorer, scene: Scene) -> list[Found]:

@@ -1,45 +1,16 @@
-"""Pretend generators of the drawn dataset: what each gets wrong, how it damages a picture, and what that is worth."""
+"""Pretend generators of the drawn dataset: what each gets wrong, and what its pictures are worth."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
-from mgs.demo.drawing import SIDE, Canvas, paint_background, paint_light, paint_thing
-from mgs.demo.prompts import BACKGROUNDS, COLOURS, OBJECTS, Content, Thing
-
-
-@dataclass(frozen=True)
-class Damage:
-    """How badly a picture is damaged in each way, 0 (not at all) to 1."""
-
-    blur: float = 0.0
-    noise: float = 0.0
-    blocks: float = 0.0
-    fade: float = 0.0
-    flat: float = 0.0
-    warp: float = 0.0
-    fringe: float = 0.0
-    glitch: float = 0.0
-
-    @property
-    def quality(self) -> float:
-        """What blur, noise, blocks and fading leave of the quality, 0-1."""
-        return float(np.prod([1 - 0.95 * part for part in (self.blur, self.noise, self.blocks, self.fade)]))
-
-    @property
-    def authenticity(self) -> float:
-        """What flat shading, warping, colour fringes and torn bands leave of the authenticity, 0-1."""
-        return float(np.prod([1 - 0.95 * part for part in (self.flat, self.warp, self.fringe, self.glitch)]))
-
-
-POSTER_LEVELS = 3  # per colour channel, in a completely flat picture
-BAND = 32  # pixels, the height of a torn band
-QUALITY_DAMAGES = ("blur", "noise", "blocks", "fade")
-AUTHENTICITY_DAMAGES = ("flat", "warp", "fringe", "glitch")
+from mgs.demo.faults import AUTHENTICITY_DAMAGES, QUALITY_DAMAGES, Damage
+from mgs.demo.prompts import COLOURS, RELATIONS, Content, Group
+from mgs.demo.scenes import SCENES
+from mgs.demo.things.table import THINGS
 
 
 @dataclass(frozen=True)
@@ -66,22 +37,18 @@ GENERATORS = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """What really is in a picture: a thing or nothing in every place asked for, the background and the light."""
+    """What really is in a picture: a group or nothing in every place asked for, and how and where they are shown."""
 
-    things: tuple[Thing | None, ...]
-    background: str | None
-    light: str | None
-    stacked: bool = False
-
-    @property
-    def content(self) -> Content:
-        """The content that describes the picture without a mistake."""
-        return Content(tuple(thing for thing in self.things if thing), self.background, self.light, self.stacked)
+    groups: tuple[Group | None, ...]
+    relation: str | None = None
+    scene: str | None = None
+    medium: str | None = None
+    light: str | None = None
 
 
 def as_asked(content: Content) -> Drawn:
     """A picture without mistakes."""
-    return Drawn(content.things, content.background, content.light, content.stacked)
+    return Drawn(content.groups, content.relation, content.scene, content.medium, content.light)
 
 
 def sample_damage(generator: Generator, rng: np.random.Generator) -> Damage:
@@ -98,125 +65,68 @@ def sample_damage(generator: Generator, rng: np.random.Generator) -> Damage:
 
 
 def make_mistakes(content: Content, share: float, rng: np.random.Generator) -> Drawn:
-    """Draw each element wrongly with probability `share`: left out, in another colour, or replaced.
+    """Draw each element wrongly with probability `share`. At least one group is always drawn.
 
-    At least one thing is always drawn: flat shading or warping could not be seen on an empty picture.
+    A group is left out, miscounted, miscoloured or replaced; two groups may swap their colours, or their places.
     """
+    wrong = rng.random(len(content.groups) + 4) < share
+    groups = [mistake(group, rng) if bad else group for group, bad in zip(content.groups, wrong, strict=False)]
+    first, *others = content.groups
+    if others and wrong[0] and rng.random() < 0.3:  # the colours of two groups leak into each other
+        second = others[0]
+        groups[:2] = [replace(first, colour=second.colour), replace(second, colour=first.colour)]
+    if not any(groups):
+        groups[0] = Group(another(COLOURS, first.colour, rng), another(tuple(THINGS), first.thing, rng))
+    relation, scene = content.relation, content.scene
+    if relation and wrong[-4]:
+        relation = RELATIONS[relation] or another(tuple(RELATIONS), relation, rng)
+    if scene and wrong[-3]:
+        scene = another((*SCENES, ""), scene, rng) or None
+    medium, light = (
+        None if bad else asked for bad, asked in zip(wrong[-2:], (content.medium, content.light), strict=True)
+    )
+    return Drawn(tuple(groups), relation, scene, medium, light)
 
-    def another(options: tuple[str, ...], but: str) -> str:
-        return str(rng.choice([option for option in options if option != but]))
 
-    def redo(thing: Thing) -> Thing | None:
-        kind, (colour, shape) = rng.random(), thing
-        if kind < 0.4:
-            return None
-        if kind < 0.65:
-            return another(COLOURS, colour), shape
-        return another(COLOURS, colour), another(OBJECTS, shape)
+def mistake(group: Group, rng: np.random.Generator) -> Group | None:
+    """What becomes of a group that is drawn wrongly."""
+    kind = rng.random()
+    if kind < 0.3:
+        return None
+    if kind < 0.55:
+        return replace(group, colour=another(COLOURS, group.colour, rng))
+    if kind < 0.8:
+        return replace(group, count=int(rng.choice([n for n in range(1, 6) if n != group.count])))
+    return replace(group, thing=another(tuple(THINGS), group.thing, rng), colour=another(COLOURS, group.colour, rng))
 
-    wrong = rng.random(len(content.things) + 2) < share
-    things = tuple(redo(thing) if bad else thing for thing, bad in zip(content.things, wrong, strict=False))
-    if not any(things):
-        things = ((another(COLOURS, content.things[0][0]), another(OBJECTS, content.things[0][1])), *things[1:])
-    background, light = content.background, content.light
-    if background and wrong[-2]:
-        background = another((*BACKGROUNDS, ""), background) or None
-    return Drawn(things, background, None if wrong[-1] else light, content.stacked)
+
+def another(options: tuple[str, ...], but: str, rng: np.random.Generator) -> str:
+    """One of the options, but not that one."""
+    return str(rng.choice([option for option in options if option != but]))
 
 
 def true_correspondence(content: Content, drawn: Drawn) -> float:
-    """Share of the prompt that the picture shows, 0-1; a thing in the wrong colour counts a little, light half."""
-    marks = []
-    for asked, shown in zip(content.things, drawn.things, strict=True):
-        right_shape = shown is not None and shown[1] == asked[1]
-        marks.append((1.0 if shown == asked else 0.35 if right_shape else 0.0, 1.0))
-    if content.background:
-        marks.append((float(content.background == drawn.background), 1.0))
-    if content.light:
-        marks.append((float(content.light == drawn.light), 0.5))
-    credit, weight = np.array(marks).T
-    return float(credit @ weight / weight.sum())
+    """Share of the prompt that the picture shows, 0-1.
 
-
-def places(drawn: Drawn, rng: np.random.Generator) -> list[tuple[float, float, float, float]]:
-    """Where each thing goes: (centre x, centre y, side in pixels, tilt in radians), one per thing asked for."""
-    near, far, middle = 142, 366, SIDE / 2
-    layouts = {
-        1: (290, [(middle, middle)]),
-        2: (208, [(middle, near), (middle, far)] if drawn.stacked else [(near, middle), (far, middle)]),
-        3: (188, [(near, near), (far, near), (middle, far)]),
-        4: (182, [(near, near), (far, near), (near, far), (far, far)]),
-    }
-    side, centres = layouts[len(drawn.things)]
-    return [
-        (x + rng.uniform(-22, 22), y + rng.uniform(-22, 22), side * rng.uniform(0.88, 1.1), rng.normal(0, 0.12))
-        for x, y in centres
-    ]
-
-
-def draw(drawn: Drawn, damage: Damage, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw and damage a picture: (512, 512, 3), RGB. Equal arguments and generator state give equal pixels.
-
-    `places` is the first to use `rng`, so calling it with a generator of equal state returns where the things are.
+    A group counts 1, less in a wrong colour or number; a relation 0.7, if both its groups are there; a scene 1; a
+    medium 0.7; a light 0.4.
     """
-    where = places(drawn, rng)
-    canvas = paint_background(drawn.background, rng, damage.flat)
-    for thing, place in zip(drawn.things, where, strict=True):
-        if thing:
-            paint_thing(canvas, thing, place, damage.flat)
-    return _degrade(_disfigure(paint_light(canvas, drawn.light), damage, rng), damage, rng)
+    marks = [(credit(asked, shown), 1.0) for asked, shown in zip(content.groups, drawn.groups, strict=True)]
+    if content.relation:
+        both = all(share >= 0.4 for share, _ in marks[:2])
+        marks.append((float(both and content.relation == drawn.relation), 0.7))
+    for asked, shown, weight in (
+        (content.scene, drawn.scene, 1.0),
+        (content.medium, drawn.medium, 0.7),
+        (content.light, drawn.light, 0.4),
+    ):
+        if asked:
+            marks.append((float(asked == shown), weight))
+    return math.fsum(share * weight for share, weight in marks) / math.fsum(weight for _, weight in marks)
 
 
-def _disfigure(canvas: Canvas, damage: Damage, rng: np.random.Generator) -> Canvas:
-    """Poster colours, warping, torn bands, colour fringes. Lengths are in pixels of 512; the views keep every fifth."""
-    if damage.flat > 0:
-        step = 255 / (POSTER_LEVELS - 1)
-        poster = ((canvas / step).round().clip(0, POSTER_LEVELS - 1) * step).astype(np.float32, copy=False)
-        canvas = canvas + np.float32(damage.flat) * (poster - canvas)
-    if damage.warp > 0:
-        axis = np.arange(SIDE)
-        wave = 2 * np.pi * axis / rng.uniform(40, 54)
-        across, down = (np.sin(wave + phase) for phase in rng.uniform(0, 6, 2))
-        # Each colour bends its own way, as in bad glass: edges shimmer.
-        bent = [_bend(canvas[..., c], reach * damage.warp, across, down) for c, reach in enumerate((20, 6, -20))]
-        canvas = np.stack(bent, axis=-1)
-    if damage.glitch > 0:
-        tops = np.arange(0, SIDE, BAND)
-        for top in rng.permutation(tops)[: round(1 + 0.75 * len(tops) * damage.glitch)]:
-            band = np.roll(canvas[top : top + BAND], int(rng.choice((-1, 1)) * rng.integers(24, 64)), axis=1)
-            canvas[top : top + BAND] = 0.5 * band + 0.5 * band[..., [1, 2, 0]]
-    if damage.fringe > 0:
-        shift = round(4 + 26 * damage.fringe)
-        canvas = np.stack(
-            [np.roll(canvas[..., 0], shift, 1), canvas[..., 1], np.roll(canvas[..., 2], -shift, 1)], axis=-1
-        )
-    return canvas
-
-
-def _bend(channel: Canvas, reach: float, across: NDArray[np.float64], down: NDArray[np.float64]) -> Canvas:
-    """Displace rows sideways by `across` and columns upwards by `down`, each -1 to 1 times `reach` pixels."""
-    axis = np.arange(SIDE)
-    columns = np.clip(axis[None] + (reach * across).round().astype(int)[:, None], 0, SIDE - 1)
-    rows = np.clip(axis[:, None] + (reach * down).round().astype(int)[None], 0, SIDE - 1)
-    return channel[rows, columns]
-
-
-def _degrade(canvas: Canvas, damage: Damage, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blur, blocks, fading and grain, coarse enough to be visible at the size of CLIP's input."""
-    picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    if damage.blur > 0:
-        half = picture.reduce(2).filter(ImageFilter.GaussianBlur(1 + 5.5 * damage.blur))
-        picture = half.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    if damage.blocks > 0:
-        side = round(6 + 22 * damage.blocks)
-        picture = picture.reduce(side).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    pixels = np.asarray(picture, dtype=np.float32)
-    if damage.fade > 0:
-        grey = np.float32(150)
-        pixels = grey + (pixels - grey) * np.float32(0.95 - 0.7 * damage.fade)
-    if damage.noise > 0:
-        cell = 5
-        count = -(-SIDE // cell)
-        grain = rng.normal(0, 7 + 42 * damage.noise, (count, count, 3)).astype(np.float32)
-        pixels = pixels + grain.repeat(cell, 0).repeat(cell, 1)[:SIDE, :SIDE]
-    return pixels.clip(0, 255).astype(np.uint8)
+def credit(asked: Group, shown: Group | None) -> float:
+    """How far a group is what was asked for, 0-1."""
+    if shown is None or shown.thing != asked.thing:
+        return 0.0
+    return (1.0 if shown.colour == asked.colour else 0.4) * (1.0 if shown.count == asked.count else 0.5)

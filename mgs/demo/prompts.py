@@ -3,54 +3,78 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from mgs.demo.light import LIGHTS
+from mgs.demo.media import MEDIA
+from mgs.demo.scenes import SCENES
+from mgs.demo.things.painting import COLOURS as PAINTS
+from mgs.demo.things.table import THINGS
+
 STYLES = ("keywords", "hybrid", "sentence")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
-OBJECTS = (
-    "circle", "square", "triangle", "star", "heart", "moon", "house", "tree", "fish", "flower", "cup", "mushroom",
-)  # fmt: skip
-BACKGROUNDS = {  # each with the preposition before it
-    "striped background": "against",
-    "dotted background": "against",
-    "checkered background": "against",
-    "brick wall": "against",
-    "starry night sky": "under",
-    "sunset sky": "under",
-    "grassy meadow": "over",
-    "calm sea": "over",
-    "snowy mountain": "against",
-}
-LIGHTS = {"soft lighting": "soft lighting", "golden light": "golden light", "white frame": "a white frame"}
+COLOURS = tuple(PAINTS)
+NUMBERS = ("no", "one", "two", "three", "four", "five")
+RELATIONS = {"above": "below", "below": "above", "left of": "right of", "right of": "left of", "behind": None}
 PARTS = {"pretraining": 64, "train": 20, "val": 4, "test": 12}  # shares of all contents, in percent
 
-Thing = tuple[str, str]  # (colour, object)
+
+@dataclass(frozen=True)
+class Group:
+    """Things of one kind and colour, one to five of them."""
+
+    colour: str
+    thing: str
+    count: int = 1
+
+    @property
+    def words(self) -> str:
+        """`red car`, `three red cars`."""
+        if self.count == 1:
+            return f"{self.colour} {self.thing}"
+        return f"{NUMBERS[self.count]} {self.colour} {THINGS[self.thing].plural or self.thing + 's'}"
+
+    @property
+    def phrase(self) -> str:
+        """`a red car`, `three red cars`."""
+        return with_article(self.words) if self.count == 1 else self.words
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a prompt asks for: one to four things in reading order, perhaps a background and a kind of light."""
+    """What a prompt asks for: one to three groups of things, and perhaps how and where they are shown.
 
-    things: tuple[Thing, ...]
-    background: str | None = None
+    `relation` is where the first group is, as seen from the second.
+    """
+
+    groups: tuple[Group, ...]
+    relation: str | None = None
+    scene: str | None = None
+    medium: str | None = None
     light: str | None = None
-    stacked: bool = False  # two things: one above the other, not side by side
 
     @property
-    def elements(self) -> tuple[str, ...]:
-        """Everything asked for, one text each: `red circle`, `striped background`, `soft lighting`."""
-        return (*(" ".join(thing) for thing in self.things), *filter(None, (self.background, self.light)))
+    def key(self) -> tuple[str, ...]:
+        """What is asked for, the same however it is worded: `x below y` is `y above x`."""
+        pair = tuple(group.words for group in self.groups[:2])
+        turned = self.relation in ("below", "right of")
+        relation = RELATIONS[str(self.relation)] if turned else self.relation
+        related = f" {relation} ".join(reversed(pair) if turned else pair) if relation else None
+        return tuple(sorted((*(group.words for group in self.groups), *filter(None, (related, *self.setting)))))
+
+    @property
+    def setting(self) -> tuple[str | None, str | None, str | None]:
+        """Scene, medium and light."""
+        return self.scene, self.medium, self.light
 
 
-def part_of(elements: Iterable[str]) -> str:
-    """The part of the world (a key of `PARTS`) that these elements belong to, in any order and wording.
+def part_of(content: Content) -> str:
+    """The part of the world (a key of `PARTS`) that a content belongs to.
 
-    A pure function of the elements, so that no prompt of one part is ever a paraphrase of a prompt of another.
+    A pure function of its key, so that no prompt of one part is ever a paraphrase of a prompt of another.
     """
-    key = "|".join(sorted(elements)).encode()
+    key = "|".join(content.key).encode()
     place = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") % 100
     for part, share in PARTS.items():
         if place < share:
@@ -60,55 +84,65 @@ def part_of(elements: Iterable[str]) -> str:
 
 
 def sample_content(rng: np.random.Generator, part: str) -> Content:
-    """A content of that part; things of one picture differ in shape."""
+    """A content of that part; the groups of one picture differ in kind and in colour."""
     while True:
-        count = int(rng.choice(4, p=(0.3, 0.34, 0.2, 0.16))) + 1
-        shapes = rng.permutation(OBJECTS)[:count].tolist()
-        content = Content(
-            things=tuple((str(rng.choice(COLOURS)), shape) for shape in shapes),
-            background=str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.75 else None,
-            light=str(rng.choice(list(LIGHTS))) if rng.random() < 0.35 else None,
-            stacked=bool(rng.random() < 0.5),
-        )
-        if part_of(content.elements) == part:
+        content = sample_any(rng)
+        if part_of(content) == part:
             return content
 
 
-def with_article(thing: Thing | str) -> str:
-    """`a red circle`, `an orange cup`."""
-    noun = thing if isinstance(thing, str) else " ".join(thing)
+def sample_any(rng: np.random.Generator) -> Content:
+    """A content of any part."""
+    groups = int(rng.choice(3, p=(0.3, 0.5, 0.2))) + 1
+    things = rng.permutation(list(THINGS))[:groups].tolist()
+    colours = rng.permutation(COLOURS)[:groups].tolist()
+    counts = [sample_count(rng, groups) for _ in things]
+    return Content(
+        groups=tuple(map(Group, colours, things, counts)),
+        relation=str(rng.choice(list(RELATIONS))) if groups == 2 and rng.random() < 0.7 else None,
+        scene=str(rng.choice(list(SCENES))) if rng.random() < 0.7 else None,
+        medium=str(rng.choice(list(MEDIA))) if rng.random() < 0.2 else None,
+        light=str(rng.choice(list(LIGHTS))) if rng.random() < 0.2 else None,
+    )
+
+
+def sample_count(rng: np.random.Generator, groups: int) -> int:
+    """How many things a group has; fewer where there are more groups."""
+    most = {1: 5, 2: 3, 3: 2}[groups]
+    return 1 if rng.random() < 0.6 else int(rng.integers(2, most + 1))
+
+
+def with_article(noun: str) -> str:
+    """`a red car`, `an orange cup`."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def write_prompt(content: Content, style: str) -> str:
     """Word a content in one of the three prompt styles."""
     if style == "keywords":
-        return ", ".join(content.elements)
-    things = [with_article(thing) for thing in content.things]
-    return _write_hybrid(content, things) if style == "hybrid" else _write_sentence(content, things)
-
-
-def _write_hybrid(content: Content, things: list[str]) -> str:
-    """`a red circle near a blue star, striped background, soft lighting`: commas and prepositions."""
-    joint = " above " if content.stacked else " near "
-    pairs = [joint.join(things[:2]), " by ".join(things[2:])]
-    rest = (content.background, content.light)
-    if content.background and len(things) == 1:
-        pairs[0] += f" on {with_article(content.background)}"
-        rest = (None, content.light)
-    return ", ".join(filter(None, (*pairs, *rest)))
-
-
-def _write_sentence(content: Content, things: list[str]) -> str:
-    """`A red circle floats above a blue star against a striped background, with soft lighting.`"""
-    if len(things) == 1:
-        text = things[0]
-    elif len(things) == 2:
-        text = (" floats above " if content.stacked else " is next to ").join(things)
-    else:
-        text = f"{' and '.join(things[:2])} float above {' and '.join(things[2:])}"
-    if content.background:
-        text += f" {BACKGROUNDS[content.background]} {with_article(content.background)}"
-    if content.light:
-        text += f", with {LIGHTS[content.light]}"
+        things = [group.words for group in content.groups]
+        return ", ".join(filter(None, (*relate(things, content, ""), *content.setting)))
+    things = [group.phrase for group in content.groups]
+    if style == "hybrid":
+        first, *others = relate(things, content, "")
+        if content.scene:
+            first += f" {place(content.scene)}"
+        return ", ".join(filter(None, (first, *others, content.medium, content.light)))
+    text = " and ".join(relate(things, content, "are " if content.groups[0].count > 1 else "is "))
+    text += f" {place(content.scene)}" if content.scene else ""
+    text += f", {MEDIA[content.medium].phrase}" if content.medium else ""
+    text += f", {LIGHTS[content.light].phrase}" if content.light else ""
     return f"{text[0].upper()}{text[1:]}."
+
+
+def relate(things: list[str], content: Content, verb: str) -> list[str]:
+    """The words for groups, the first two in one text where the content says how they are placed."""
+    if content.relation is None:
+        return things
+    return [f"{things[0]} {verb}{content.relation} {things[1]}", *things[2:]]
+
+
+def place(scene: str) -> str:
+    """`on a sunny beach`, `in deep water`."""
+    it = SCENES[scene]
+    return f"{it.preposition} {with_article(scene) if it.article else scene}"

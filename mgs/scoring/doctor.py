@@ -15,8 +15,10 @@ import torch
 import mgs
 from mgs.backbones.openai import DOWNLOADS, published_sha256
 from mgs.backbones.table import load_backbone
-from mgs.demo.generators import Damage, as_asked, draw
-from mgs.demo.prompts import Content
+from mgs.demo.drawing import draw
+from mgs.demo.faults import Damage
+from mgs.demo.generators import as_asked
+from mgs.demo.prompts import Content, Group
 from mgs.errors import UserError
 from mgs.files import file_sha256, free_disk
 from mgs.machine import available_memory, choose_device, choose_precision, environment
@@ -24,10 +26,10 @@ from mgs.scoring.scorer import Scorer
 from mgs.training.checkpoint import CHECKPOINT, read_metadata
 from mgs.training.find_checkpoint import finished_folds
 
-SAMPLE = Content((("yellow", "star"), ("blue", "fish")), "starry night sky")
-SAMPLE_PROMPT = "a yellow star by a blue fish, under a starry night sky"
+SAMPLE = Content((Group("yellow", "bird"), Group("blue", "boat")), "above", "grassy meadow")
+SAMPLE_PROMPT = "a yellow bird above a blue boat in a grassy meadow"
 # by the demo CLIP, zero-shot, in float32
-SAMPLE_SCORES = {"quality": 3.645, "authenticity": 4.162, "correspondence": 1.775}
+SAMPLE_SCORES = {"quality": 2.652, "authenticity": 2.209, "correspondence": 1.540}
 TOLERANCE = 0.02  # of MOS: processors round differently
 GOOD, NOTE, BAD = "ok", "note", "PROBLEM"
 
@@ -136,4 +138,4 @@ def test_sample() -> Iterator[Verdict]:
 
 def draw_sample() -> np.ndarray:
     """The built-in sample, (512, 512, 3) uint8."""
-    return draw(as_asked(SAMPLE), Damage(blur=0.2), np.random.default_rng(5))
+    return draw(as_asked(SAMPLE), Damage(blur=0.2), np.random.default_rng(5)).pixels

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mgs.demo.generators import GENERATORS, draw, make_mistakes, sample_damage
+from mgs.demo.drawing import draw
+from mgs.demo.generators import GENERATORS, make_mistakes, sample_damage
 from mgs.demo.prompts import sample_content, write_prompt
 
 COUNT, SEED, JPEG_QUALITY = 6, 3, 92
@@ -30,7 +31,7 @@ def draw_examples() -> list[Example]:
     examples = []
     for generator, share in zip(list(GENERATORS)[:COUNT], MISTAKES, strict=True):
         content = sample_content(rng, "test")
-        pixels = draw(make_mistakes(content, share, rng), sample_damage(GENERATORS[generator], rng), rng)
+        pixels = draw(make_mistakes(content, share, rng), sample_damage(GENERATORS[generator], rng), rng).pixels
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
         examples.append(Example(f"{generator}.jpg", write_prompt(content, "sentence"), stream.getvalue()))
