@@ -44,6 +44,7 @@ from scripts.demo_probes import probe
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
 MAX_ASSET_BYTES = 8_000_000
 FEW = {"train": 42, "val": 6, "test": 21}
+FEWEST = {"train": 6, "val": 3, "test": 6}
 KNOWN = {"colour": 0.8, "shape": 0.6, "count": 0.4, "scene": 0.8}  # by chance 0.1, 0.02, 0.2, 0.07
 DIMENSIONS = ["quality", "authenticity", "correspondence"]
 SCENE = Content((Group("red", "house"), Group("blue", "cat", 2)), "left of", "grassy meadow", None, "golden light")
@@ -81,11 +82,11 @@ def detail(picture: np.ndarray) -> float:
     return float(whole.diff(dim=-1).abs().mean())
 
 
-def test_the_same_seed_gives_the_same_files_and_another_seed_gives_others(demo: Path, tmp_path: Path) -> None:
-    write_demo(tmp_path / "again", sizes=FEW)
-    write_demo(tmp_path / "other", seed=8, sizes=FEW)
-    assert all_files(tmp_path / "again") == all_files(demo)
-    assert read_part(tmp_path / "other", "test").prompt.tolist() != read_part(demo, "test").prompt.tolist()
+def test_the_same_seed_gives_the_same_files_and_another_seed_gives_others(tmp_path: Path) -> None:
+    for name, seed in (("one", 7), ("again", 7), ("other", 8)):
+        write_demo(tmp_path / name, seed=seed, sizes=FEWEST)
+    assert all_files(tmp_path / "one") == all_files(tmp_path / "again")
+    assert set(read_part(tmp_path / "one", "test").prompt).isdisjoint(read_part(tmp_path / "other", "test").prompt)
 
 
 def test_tables_have_the_columns_sizes_and_pictures_that_they_promise(demo: Path) -> None:
@@ -316,7 +317,7 @@ def test_the_demo_clip_loads_into_openais_architecture_and_tells_colours_shapes_
         found = probe(
             lambda views: normalize(model.encode_image(views), dim=-1),
             lambda texts: normalize(model.encode_text(clip.tokenize(list(texts))), dim=-1),
-            number=20,
+            number=12,
             seed=1,
         )
     assert all(found[kind] > least for kind, least in KNOWN.items()), found

@@ -81,6 +81,7 @@ def write_folds(folder):
                 table.writerow([row["image"], row["prompt"], *mos])
 
 
+@pytest.mark.slow
 def test_the_pages_dataset_method_and_backbone_work_everywhere(extended):
     write_folds(extended)
     clip = load_file(extended / "clip.safetensors")

@@ -66,7 +66,7 @@ def shapes_of(batch):
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(part.inputs)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_a_training_step_makes_nobody_wait(precision, monkeypatch):
     with fake_cuda() as log:
         config = config_of(precision)
@@ -91,6 +91,7 @@ def test_a_training_step_makes_nobody_wait(precision, monkeypatch):
         assert order == ["step", "step", "read", "step", "read", "read"]  # a loss is read when the next step is queued
 
 
+@pytest.mark.slow
 def test_frozen_halves_of_texts_make_nobody_wait():
     with fake_cuda() as log:
         config = config_of(freeze_stem=True)
@@ -103,6 +104,7 @@ def test_frozen_halves_of_texts_make_nobody_wait():
         assert not log.waits, log.table()
 
 
+@pytest.mark.slow
 def test_scoring_pictures_of_many_sizes_makes_nobody_wait():
     with fake_cuda() as log:
         loader = Loader(fake_engine(config_of()), Pictures(MIXED))

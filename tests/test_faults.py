@@ -32,9 +32,10 @@ FAULTS = {
     "unlink": (errno.EACCES, KILL),
 }
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("gcc"), reason="needs Linux and gcc for faults.c"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="needs Linux and gcc for faults.c"),
+]
 
 
 class Bench:
@@ -81,9 +82,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, own_set, request):
-    epochs = 2 if request.config.getoption("--all") else 1
-    bench = Bench(tmp_path_factory.mktemp("faults"), own_set, [*WORDS, f"train.epochs={epochs}"])
+def bench(tmp_path_factory, own_set):
+    bench = Bench(tmp_path_factory.mktemp("faults"), own_set, [*WORDS, "train.epochs=2"])
     yield bench
     bench.close()
 
@@ -123,22 +123,12 @@ def check_whole(case):
         json.loads(path.read_text())
 
 
-USUAL = (KILL,)  # the others take long, and users meet them rarely
-HOW = [
-    pytest.param(how, marks=[] if how in USUAL else pytest.mark.slow, id=name(how))
-    for how in sorted({how for ways in FAULTS.values() for how in ways})
-]
-
-
-@pytest.mark.parametrize("how", HOW)
-def test_whatever_fails_the_user_reads_one_line_nothing_is_half_written_and_the_run_goes_on(
-    bench, unbroken, how, request
-):
+@pytest.mark.parametrize("how", sorted({how for ways in FAULTS.values() for how in ways}), ids=name)
+def test_whatever_fails_the_user_reads_one_line_nothing_is_half_written_and_the_run_goes_on(bench, unbroken, how):
     expected, counts = unbroken
-    first = 0 if request.config.getoption("--all") else 1
     cases, faults = [], []
     for call, ways in FAULTS.items():
-        places = sorted({1 + round(i * (counts[call] - 1) / SPREAD) for i in range(first, SPREAD + 1)})
+        places = sorted({1 + round(i * (counts[call] - 1) / SPREAD) for i in range(SPREAD + 1)})
         for at in places if how in ways else ():
             cases.append(bench.prepare(call, at, how, stays=how == errno.ENOSPC))
             faults.append(f"{call} {at} of {counts[call]}")

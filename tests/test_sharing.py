@@ -58,7 +58,7 @@ def test_exported_scores_equal_the_scorers_on_images_of_any_size(scorer, exporte
     "change",
     [
         {"views": ViewsConfig(layout="none")},
-        {"options": MGSOptions(correspondence="fragments")},
+        pytest.param({"options": MGSOptions(correspondence="fragments")}, marks=pytest.mark.slow),
         pytest.param({"options": MGSOptions(templates="separate")}, marks=pytest.mark.slow),
     ],
 )
