@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from PIL import Image
 
 from mgs.config_files import load_config
 from mgs.dimensions import Prompt
@@ -35,10 +36,11 @@ TWENTY_FIVE = """25 sentences
 A photo of {bad ... perfect} quality
 that appears {unrealistic ... highly realistic}."""
 SHOWN = 8  # pictures in the README's row
+ACROSS, DOWN, TILE, GAP = 8, 5, 150, 4  # of a sheet of pictures; the last two in pixels
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write demo.png and method.png."""
+    """Write drawings.jpg, demo.png and method.png."""
     run = Path(argv[0] if argv else "runs/demo")
     out = Path(argv[1] if len(argv) > 1 else "docs/images")
     config = load_config(run / "config.yaml")
@@ -47,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
     styles = pd.read_csv(root / "splits/prompt-disjoint/1/test.csv", keep_default_na=False).set_index("image")
     table["style"] = styles.loc[table["image"], "prompt_style"].to_numpy()
     out.mkdir(parents=True, exist_ok=True)
+    make_sheet([root / str(image) for image in styles.index]).save(out / "drawings.jpg", quality=85)
     draw_gallery(table, root).savefig(out / "demo.png", dpi=100)
     checkpoint = load_checkpoint(fold_folder(run, 1) / CHECKPOINT)
     engine = make_engine(checkpoint.model, checkpoint.config, Machine.choose("cpu"))
@@ -57,12 +60,22 @@ def main(argv: Sequence[str]) -> None:
         draw_method(engine, chosen, root / str(chosen["image"])).savefig(out / "method.png", dpi=110)
 
 
+def make_sheet(images: Sequence[Path]) -> Image.Image:
+    """Forty of some pictures side by side, spread evenly over them."""
+    sheet = Image.new("RGB", (ACROSS * TILE, DOWN * TILE), "white")
+    for i in range(ACROSS * DOWN):
+        with Image.open(images[i * len(images) // (ACROSS * DOWN)]) as picture:
+            small = picture.resize((TILE - GAP, TILE - GAP), Image.Resampling.LANCZOS)
+        sheet.paste(small, (i % ACROSS * TILE, i // ACROSS * TILE))
+    return sheet
+
+
 def draw_gallery(table: pd.DataFrame, root: Path) -> Figure:
     """Test pictures from the best to the worst MOS, with each one's scores beside its MOS."""
     dimensions = [d for d in ("quality", "authenticity", "correspondence") if f"{d}_mos" in table]
     order = table[[f"{d}_mos" for d in dimensions]].mean(axis=1).sort_values(ascending=False).index
     rows = table.loc[[order[round(i * (len(order) - 1) / (SHOWN - 1))] for i in range(SHOWN)]]
-    figure = Figure(figsize=(14, 3.9), layout="constrained")
+    figure = Figure(figsize=(14, 3.4), layout="constrained")
     grid = figure.add_gridspec(2, SHOWN, height_ratios=[3, 1.5])
     for i, row in enumerate(rows.to_dict("records")):
         picture = figure.add_subplot(grid[0, i])
