@@ -112,7 +112,7 @@ def open_scorer(words: ScorerWords, images: Iterable[Path | None] = ()) -> Score
 
 def choose_checkpoint(runs: Path, images: Iterable[Path | None]) -> Path | None:
     """The newest checkpoint that was trained on real images; if all images are the demo's, the demo's is preferred."""
-    from mgs.demo.write import is_drawing
+    from mgs.demo.recognise import is_drawing
     from mgs.training.find_checkpoint import newest_checkpoint
 
     places = iter(images)

@@ -5,10 +5,7 @@ For a first run without data, and for tests. Its numbers are about drawings, nev
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,13 +20,12 @@ from PIL import Image
 from mgs.demo.drawing import draw
 from mgs.demo.generators import GENERATORS, make_mistakes, sample_damage, true_correspondence
 from mgs.demo.prompts import STYLES, Content, sample_content, write_prompt
+from mgs.demo.recognise import PROTOCOL, RECORD
 from mgs.dimensions import MOS_MAX
 from mgs.errors import UserError
 from mgs.files import file_sha256, write_json
 from mgs.progress_bar import progress
 
-PROTOCOL = "prompt-disjoint"
-RECORD = Path("splits", PROTOCOL, "protocol.json")  # the mark of a folder of drawings
 SIZES = {"train": 600, "val": 60, "test": 200}  # pictures
 GENERATORS_PER_PROMPT = 3
 RATERS, RATER_SPREAD = 12, 0.7  # a MOS is the mean of so many ratings, each with an error of this standard deviation
@@ -91,21 +87,6 @@ def write_demo(root: Path, *, seed: int = 7, sizes: Mapping[str, int] | None = N
         unfinished.rename(root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def is_drawing(path: Path) -> bool:
-    """Whether a file lies in a dataset that `write_demo` drew."""
-    return _is_demo(path.absolute().parent)
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_demo(folder: Path) -> bool:
-    """Whether a folder, or one above it, holds the protocol that `write_demo` leaves."""
-    for root in (folder, *folder.parents):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if json.loads((root / RECORD).read_text(encoding="utf-8"))["dataset"] == "demo":
-                return True
-    return False
 
 
 def _write_parts(folder: Path, seed: int, sizes: Mapping[str, int], workers: int) -> None:

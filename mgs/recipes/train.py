@@ -30,7 +30,6 @@ from mgs.datasets.audit import audit
 from mgs.datasets.facts import facts_of
 from mgs.datasets.folds import Fold, find_folds, read_pictures
 from mgs.datasets.samples import dimensions_of, refuse_blank_prompts
-from mgs.demo.write import write_demo
 from mgs.dimensions import Prompt
 from mgs.engine.engine import Engine, cuts_for, make_engine
 from mgs.engine.halves import open_halves
@@ -91,6 +90,8 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache], *, at_once: int = 
     if config.data.dataset == "demo" and not (root := Path(config.data.root)).exists():
         with locked(root.with_name(f".{root.name}.lock"), str(root), wait=True):
             if not root.exists():  # another process may have drawn it meanwhile
+                from mgs.demo.write import write_demo  # 0.3 s, for the first run of the demo alone
+
                 write_demo(root)
     folds = find_folds(config.data, config.folds)
     trains = METHODS[config.method].trains == "all" and config.train.epochs > 0
