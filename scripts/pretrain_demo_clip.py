@@ -1,4 +1,4 @@
-"""Pre-train the demo's small CLIP on drawings and their captions, from nothing, on two CPU cores.
+"""Pre-train the demo's small CLIP on drawings and their captions, from nothing, on a CPU.
 
     python -m scripts.pretrain_demo_clip --out mgs/assets/demo_clip.safetensors
 
@@ -6,9 +6,9 @@ Architecture and key names are OpenAI's; the file holds fp16 weights. Training i
 contents belong to the pre-training part of the drawn world: no content of the demo's train, val or test part is ever
 drawn or named here. Captions say what is really in the view, as alt texts do, and some say how it looks; none says how
 good it is. A view chooses among the captions of all views in a batch, among captions of its own that differ in one
-word, and among the names of all things.
+word, among captions of the same two groups in other places and colours, and among the names of all things.
 
-The same machine, versions and number of threads give the same bytes.
+The same processor and versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import clip
@@ -34,7 +35,7 @@ from mgs.demo.prompts import with_article
 from mgs.demo.things.table import THINGS
 from mgs.files import file_sha256, whole_file
 from mgs.machine import set_seed
-from scripts.demo_captions import View, caption, choose
+from scripts.demo_captions import View, arrange, caption, choose
 from scripts.demo_lessons import Lessons, contrastive_loss, match, one_way
 from scripts.demo_probes import probe
 from scripts.demo_views import KEPT, PATCH, SIZE, Views, draw_all
@@ -48,7 +49,7 @@ TEXT_FROM = 0.6  # share of the steps in which the image tower learns alone
 WHOLES = 0.5  # share of whole pictures, in which things have places, among the views that captions are learned from
 RISE, FALL = 0.04, 0.5  # shares of a tower's steps
 MAX_LOGIT_SCALE = math.log(100)
-ALIKE = 128  # texts of about one length, encoded together
+ALIKE = 192  # texts of about one length, encoded together
 NAMES = [with_article(thing) for thing in THINGS]
 NAMED = [frozenset([f"a {thing}"]) for thing in THINGS]
 
@@ -105,23 +106,33 @@ def encode_image(model: CLIP, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_of_losses(model: CLIP, images: Tensor, views: Sequence[View], rng: np.random.Generator) -> Tensor:
-    """The losses of a view's three choices: among the batch's captions, its own false ones, and names of things."""
+    """The losses of a view's choices: among the batch's captions, its own few, two groups' places, names of things."""
     captions = [caption(view, rng) for view in views]
     choices = [choose(view, rng) for view in views]
-    texts = encode_text(model, [*(text for text, _ in captions), *NAMES, *(text for few in choices for text in few)])
-    told, names, own = texts.split([len(captions), len(NAMES), len(texts) - len(captions) - len(NAMES)])
+    places = [arrange(view, rng) for view in views]
+    groups = [[text for text, _ in captions], NAMES, list(chain(*choices)), list(chain(*places))]
+    told, names, own, placed = encode_text(model, list(chain(*groups))).split(list(map(len, groups)))
     scale = model.logit_scale.exp()
     facts = [view.facts for view in views]
     among_all = contrastive_loss(scale * images @ told.T, match(facts, [claims for _, claims in captions]))
     among_names = one_way(scale * images @ names.T, match(facts, NAMED))
+    among_own = first_of_few(scale * images, own, choices)
+    among_places = first_of_few(scale * images, placed, places)
+    return among_all + among_names + among_own + 2 * among_places  # few views show two groups
+
+
+def first_of_few(images: Tensor, texts: Tensor, choices: Sequence[Sequence[str]]) -> Tensor:
+    """The mean loss of choosing the first, true one of each view's few texts; `texts` are all of them in a row.
+
+    Views with no choice are left out; 0 if there is none with one.
+    """
     counts = torch.tensor([len(few) for few in choices])
     owner = torch.arange(len(choices)).repeat_interleave(counts)
-    logits = torch.full((len(choices), max(map(len, choices))), -torch.inf)
     place = torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner]
-    logits = logits.index_put((owner, place), scale * (images[owner] * own).sum(-1))
+    logits = torch.full((len(choices), max(1, *map(len, choices))), -torch.inf)
+    logits = logits.index_put((owner, place), (images[owner] * texts).sum(-1))
     some = counts > 1
-    among_own = -logits[some].log_softmax(1)[:, 0].mean()  # the true one is the first
-    return among_all + among_names + among_own
+    return -logits[some].log_softmax(1)[:, 0].sum() / some.sum().clamp(min=1)
 
 
 def train(model: CLIP, views: Views, args: argparse.Namespace) -> None:
@@ -221,14 +232,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=1e-3, help="AdamW's")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--workers", type=int, default=2, help="drawing processes, and threads while training")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw; training takes one thread")
     parser.add_argument("--probe-every", type=int, default=0, help="steps between examinations; 0: at the end alone")
     args = parser.parse_args(argv)
     started = time.monotonic()
     set_seed(args.seed)
     views = draw_all(args.pictures, args.seed, args.workers)
     print(f"drawn in {(time.monotonic() - started) / 60:.1f} minutes")
-    torch.set_num_threads(args.workers)
+    torch.set_num_threads(1)  # two together are hardly faster, and would give other bytes
     model = CLIP(**ARCHITECTURE).float()
     train(model, views, args)
     save(model, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, product
@@ -38,7 +39,7 @@ from mgs.demo.prompts import (
 from mgs.demo.write import SIZES, rate, write_demo
 from mgs.errors import UserError
 from mgs.images.cuts import Cuts, cut_views
-from scripts.demo_captions import WHOLE, caption, choose, describe
+from scripts.demo_captions import WHOLE, arrange, caption, choose, describe
 from scripts.demo_probes import probe
 
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
@@ -156,6 +157,35 @@ def test_of_the_captions_to_choose_from_the_first_alone_is_true() -> None:
             assert not true & set(others)
             asked += len(others)
     assert asked > 500
+
+
+def test_captions_of_places_name_the_same_two_groups_and_the_first_alone_is_true() -> None:
+    rng = np.random.default_rng(3)
+    for relation, inverse in RELATIONS.items():
+        told: set[str] = set()
+        for content in (it for it in contents("pretraining", 200) if it.relation == relation):
+            view = describe(content, Damage(), draw(as_asked(content), Damage(), rng), WHOLE)
+            pair, turned = content.groups, content.groups[::-1]
+            sayings = [(pair, relation), (turned, inverse), (pair, None), (turned, None)]
+            settings = list(product(*((None, it) for it in content.setting)))
+            true = {
+                write_prompt(Content(groups, said, *setting), style)
+                for groups, said in sayings
+                for setting in settings
+                for style in STYLES
+            }
+            for first, *others in filter(None, (arrange(view, rng) for _ in range(4))):
+                told.add(first)
+                assert first in true
+                assert not true & set(others)
+                assert {words(other) for other in others} <= {words(first)}
+        assert {f" {relation} " in caption for caption in told} == {True, False}
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A caption's words in one order, less those for how two groups stand and for a lone thing."""
+    bare = re.sub("|".join(RELATIONS), "", text.lower())
+    return tuple(sorted(re.sub(r"\b(an?|and|is|are)\b|[,.]", "", bare).split()))
 
 
 def everything_less(content: Content) -> Iterator[Content]:
