@@ -1,4 +1,4 @@
-"""The README's picture of a report, by playwright: `python -m scripts.screenshot_report PAGE.html OUT.png`."""
+"""The docs' picture of a report, by playwright: `python -m scripts.screenshot_report PAGE.html OUT.png`."""
 
 from __future__ import annotations
 
