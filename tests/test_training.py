@@ -152,6 +152,15 @@ def test_a_finished_fold_of_data_that_changed_is_refused(here):
             command(words)
 
 
+def test_a_finished_fold_of_other_weights_is_refused_in_training_and_still_tested(here):
+    words = ["own.yaml", "folds=[1]", "train.epochs=1"]
+    training.main(words)
+    save_file(random_clip(size=32, width=64, layers=2, embed=32, seed=1).state_dict(), here / "clip.safetensors")
+    with pytest.raises(UserError, match=r"fold_01: trained from another clip\.safetensors .*overwrite=true"):
+        training.main(words)
+    testing.main(words)  # a checkpoint holds all that it needs
+
+
 def test_a_run_that_never_finished_a_fold_may_be_corrected(here):
     with pytest.raises(UserError, match=r"lower train\.lr"):
         training.main(["own.yaml", "folds=[1]", "train.lr=1e30", "train.batch_size=100"])

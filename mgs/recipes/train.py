@@ -44,7 +44,7 @@ from mgs.interrupts import heed_signals, stop_if_interrupted
 from mgs.machine import Machine, choose_device, compile_or_not, compute_alike, keep_freed_memory
 from mgs.methods.method import find_truncated
 from mgs.methods.table import METHODS, make_method
-from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_fold
+from mgs.training.checkpoint import CHECKPOINT, FINISHED, fold_folder, refuse_other_backbone, refuse_other_fold
 from mgs.training.log import TrainingLog
 from mgs.training.progress import PROGRESS, Setting, refuse_other_progress
 from mgs.training.run_folder import lock_fold, open_run_folder, refuse_nested
@@ -119,6 +119,7 @@ def check_run(config: Config, caches: dict[Cuts, ImageCache], *, at_once: int = 
     for fold in folds:
         if folders[fold.number] in finished:
             refuse_other_fold(folders[fold.number], fold.sha256)
+            refuse_other_backbone(folders[fold.number], backbone)
         elif folders[fold.number] in kept:
             refuse_other_progress(kept[folders[fold.number]], config, fold)
     if unfinished := [fold for fold in folds if folders[fold.number] not in finished]:
@@ -155,6 +156,7 @@ def train_run(config: Config, folds: Sequence[Fold], images: ImageCache, *, begu
             remove_unfinished(folder)
             if (folder / FINISHED).exists():
                 refuse_other_fold(folder, fold.sha256)
+                refuse_other_backbone(folder, backbone)
                 (folder / PROGRESS).unlink(missing_ok=True)  # of an attempt that died when everything was done
                 tqdm.write(f"fold {fold.number}: {KEPT_AS_FINISHED}")
                 continue

@@ -156,6 +156,16 @@ def refuse_other_fold(folder: Path, sha256: str) -> None:
         )
 
 
+def refuse_other_backbone(folder: Path, backbone: Backbone) -> None:
+    """Raise a `UserError` where a finished fold was trained from other weights than a backbone's."""
+    recorded = read_metadata(folder / CHECKPOINT)["backbone"]["sha256"]
+    if recorded != backbone.sha256:
+        raise UserError(
+            f"{folder}: trained from another {backbone.name} (SHA-256 {recorded[:12]}...); put its weights back, "
+            "train it again with overwrite=true, or say name=ANOTHER"
+        )
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint, on the CPU, in eval mode; nothing in it is unpickled or run. Raises `UserError`."""
     metadata = read_metadata(path)
