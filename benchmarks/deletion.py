@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from mgs.scoring.explanation import Explanation
 
 CELL = 32  # pixels a side of what is greyed at once
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the picture
+AT_RANDOM = "at random"
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,22 @@ def real_images(folder: Path, count: int, seed: int) -> list[Asked]:
 
 
 def print_curves(scorer: Scorer, pictures: Iterable[Asked], seed: int) -> None:
-    """Print the mean fall of each score, by what was greyed."""
-    falls: dict[tuple[str, str], list[list[float]]] = {}
+    """Print the mean fall of each score by what was greyed, and how much larger it is than after random cells.
+
+    Differences are paired by picture; their 95 % intervals are Student's.
+    """
+    falls: dict[tuple[str, str], list[NDArray[np.floating]]] = {}
     for number, asked in enumerate(tqdm(list(pictures), desc="greying")):
         for key, curves in curves_of(scorer, asked, np.random.default_rng((seed, number))).items():
-            falls.setdefault(key, []).extend(curves)
-    print(f"{'fall of':<16}{'greyed first':<22}" + "".join(f"{share:>8.0%}" for share in SHARES) + f"{'mean':>8}")
-    for (score, order), curves in sorted(falls.items()):
-        means = np.array(curves).mean(1)  # (curves,)
-        reach = 1.96 * stats.sem(means)
-        numbers = "".join(f"{value:8.3f}" for value in np.mean(curves, 0))
-        print(f"{score:<16}{order:<22}{numbers}{means.mean():8.3f} ± {reach:.3f} of {len(curves)}")
+            falls.setdefault(key, []).append(np.mean(curves, 0))
+    shares = "".join(f"{share:>8.0%}" for share in SHARES)
+    print(f"{'fall of':<16}{'greyed first':<22}{shares}{'mean':>8}{'more than at random':>24}")
+    for (score, order), fell in sorted(falls.items()):
+        numbers = "".join(f"{value:8.3f}" for value in (*np.mean(fell, 0), np.mean(fell)))
+        more = np.mean(fell, 1) - np.mean(falls[score, AT_RANDOM], 1)  # (pictures,)
+        reach = stats.t.ppf(0.975, len(more) - 1) * stats.sem(more)
+        told = "" if order == AT_RANDOM else f"{more.mean():+.3f} ± {reach:.3f}"
+        print(f"{score:<16}{order:<22}{numbers}{told:>24} of {len(more)}")
 
 
 def curves_of(scorer: Scorer, asked: Asked, rng: np.random.Generator) -> dict[tuple[str, str], list[list[float]]]:
@@ -71,7 +78,7 @@ def curves_of(scorer: Scorer, asked: Asked, rng: np.random.Generator) -> dict[tu
         squares = torch.from_numpy(heatmap(fragment.patches, before.boxes, shape)).float()
         for order, marks in (("map", cells(maps.fragments[i].merge(), shape)), ("nine squares", cells(squares, shape))):
             curves.setdefault(("fragment", order), []).append(fall(marks, "fragment", i))
-        curves.setdefault(("fragment", "at random"), []).append(fall(at_random, "fragment", i))
+        curves.setdefault(("fragment", AT_RANDOM), []).append(fall(at_random, "fragment", i))
     levels = (
         ("quality", maps.quality.merge(), before.patch_quality),
         ("authenticity", maps.authenticity.merge(), before.patch_authenticity),
@@ -83,7 +90,7 @@ def curves_of(scorer: Scorer, asked: Asked, rng: np.random.Generator) -> dict[tu
             "map, lowest first": -cells(found, shape),
             "nine squares": cells(squares, shape),
         }
-        for order, marks in {**orders, "at random": at_random}.items():
+        for order, marks in {**orders, AT_RANDOM: at_random}.items():
             curves[name, order] = [fall(marks, name)]
     return curves
 

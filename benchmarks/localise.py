@@ -38,14 +38,14 @@ NEAR = 15  # pixels that a maximum may lie beside a thing
 
 
 @dataclass(frozen=True)
-class Scene:
+class Masked:
     """A drawing with a fragment and a mask, (H, W), for each thing in it."""
 
     picture: NDArray[np.uint8]  # (H, W, 3)
     fragments: list[str]
     masks: list[NDArray[np.bool_]]
 
-    def as_asked(self) -> Asked:
+    def to_ask(self) -> Asked:
         """The picture with a prompt of its fragments."""
         picture = torch.from_numpy(self.picture).permute(2, 0, 1).contiguous()
         return Asked(picture, ", ".join(self.fragments), "keywords")
@@ -71,35 +71,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     scorer = Scorer.load(args.checkpoint) if args.checkpoint else Scorer.zero_shot("demo")
-    scenes = [draw_scene((args.seed, i)) for i in tqdm(range(args.drawings), desc="drawing")]
-    found = [one for scene in tqdm(scenes, desc="explaining") for one in locate(scorer, scene)]
+    drawings = [draw_masked((args.seed, i)) for i in tqdm(range(args.drawings), desc="drawing")]
+    found = [one for drawing in tqdm(drawings, desc="explaining") for one in locate(scorer, drawing)]
     print(f"{scorer.name}: {args.drawings} drawings, {len(found)} objects")
     print_ranks([one.rank for one in found])
     print_places(found)
     if args.greyed:
         print(f"\n{min(args.greyed, args.drawings)} drawings, greyed")
-        print_curves(scorer, [scene.as_asked() for scene in scenes[: args.greyed]], args.seed)
+        print_curves(scorer, [one.to_ask() for one in drawings[: args.greyed]], args.seed)
     if args.real:
         print(f"\n{args.images} real images, greyed")
         print_curves(scorer, real_images(args.real, args.images, args.seed), args.seed)
 
 
-def draw_scene(seed: tuple[int, int]) -> Scene:
+def draw_masked(seed: tuple[int, int]) -> Masked:
     """A faultless drawing of two or three groups of things, with the pixels that show each."""
     rng = np.random.default_rng(seed)
     while len((content := sample_content(rng, "test")).groups) < 2:
         pass
     picture = draw(as_asked(content), Damage(), rng)
     masks = [picture.mask(i) for i in range(len(content.groups))]
-    return Scene(picture.pixels, [group.phrase for group in content.groups], masks)
+    return Masked(picture.pixels, [group.phrase for group in content.groups], masks)
 
 
-def locate(scorer: Scorer, scene: Scene) -> list[Found]:
-    """What the explanation of a scene says of each thing in it that can be seen."""
-    asked = scene.as_asked()
+def locate(scorer: Scorer, drawing: Masked) -> list[Found]:
+    """What the explanation of a drawing says of each thing in it that can be seen."""
+    asked = drawing.to_ask()
     explanation = scorer.explain(asked.picture, asked.prompt, style=asked.style)
     found = []
-    for i, mask in enumerate(scene.masks):
+    for i, mask in enumerate(drawing.masks):
         if not mask.any():
             continue
         fragment = explanation.fragments[i]

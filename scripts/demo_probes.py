@@ -2,8 +2,8 @@
 
     python -m scripts.demo_probes [--clip PATH]
 
-The pictures are of the part of the drawn world that is kept for testing; no caption of the pre-training names all that
-one of them shows.
+The pictures are of the part of the drawn world that is kept for testing: no caption of the pre-training asks for just
+what one of them was drawn for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def choices(kind: str, content: Content) -> list[Content]:
     if kind == "shape":
         return [Content((replace(first, thing=thing),)) for thing in THINGS]
     if kind == "count":
-        return [Content((replace(first, count=count),)) for count in range(1, 6)]
+        return [Content((replace(first, count=count),)) for count in range(1, MOST + 1)]
     if kind == "position":
         return [Content((first, *others), relation) for relation in SIDES]
     if kind == "binding":  # which of two things has which colour
@@ -70,20 +70,24 @@ def suits(kind: str, content: Content) -> bool:
 
 KINDS = ("colour", "shape", "count", "position", "binding", "scene", "medium", "look")
 GLARING = 0.7  # level of a damage
+MOST = 5  # things of one kind
 
 
-def questions(kind: str, number: int, seed: int) -> Iterator[tuple[Tensor, list[str], int]]:
-    """Pictures, uint8 (3, 512, 512), each with its captions and the place of the true one."""
+def questions(kind: str, number: int, seed: int, part: str) -> Iterator[tuple[Tensor, list[str], int]]:
+    """Pictures of a part of the world, uint8 (3, 512, 512), each with its captions and the place of the true one."""
     rng = np.random.default_rng((seed, KINDS.index(kind)))
     for i in range(number):
         if kind == "look":
             true = i % len(LOOKS)
-            content, damage = sample_content(rng, "test"), Damage(**{list(LOOKS)[true]: GLARING})
+            content, damage = sample_content(rng, part), Damage(**{list(LOOKS)[true]: GLARING})
             picture = draw(as_asked(content), damage, rng).pixels
             texts = [f"{with_article(look)} picture" for look in LOOKS.values()]
             yield torch.from_numpy(picture).permute(2, 0, 1), texts, true
             continue
-        while not suits(kind, content := sample_content(rng, "test")):
+        count = i % MOST + 1  # as often each, though most groups of the demo are of one
+        while not suits(kind, content := sample_content(rng, part)) or (
+            kind == "count" and content.groups[0].count != count
+        ):
             pass
         offered = choices(kind, content)
         picture = draw(as_asked(content), Damage(), rng).pixels
@@ -104,12 +108,17 @@ def settings(content: Content) -> tuple[str | None, ...]:
 
 
 def probe(
-    encode_image: Encode, encode_text: Callable[[Sequence[str]], Tensor], *, number: int, seed: int
+    encode_image: Encode,
+    encode_text: Callable[[Sequence[str]], Tensor],
+    *,
+    number: int,
+    seed: int,
+    part: str = "test",
 ) -> dict[str, float]:
     """Shares of right choices by kind of question. The encoders give unit-norm embeddings; views are (B, 3, 96, 96)."""
     found = {}
     for kind in KINDS:
-        views, texts, trues = zip(*questions(kind, number, seed), strict=True)
+        views, texts, trues = zip(*questions(kind, number, seed, part), strict=True)
         images = encode_image(torch.stack([whole_view(view) for view in views]))
         embedded = encode_text([text for offered in texts for text in offered]).split(
             [len(offered) for offered in texts]

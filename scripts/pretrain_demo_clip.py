@@ -164,7 +164,7 @@ def train(model: CLIP, views: Views, args: argparse.Namespace) -> None:
             model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp().item():.1f}", refresh=False)
         if args.probe_every and (step + 1) % args.probe_every == 0 and step + 1 < args.steps:
-            tqdm.write(f"step {step + 1}: {examine(model, 100)}")
+            tqdm.write(f"step {step + 1}: {examine(model, 100, part='val')}")
 
 
 def choose_rows(pictures: int, wholes: float, count: int, rng: np.random.Generator) -> Tensor:
@@ -195,13 +195,14 @@ def make_optimizers(
 
 
 @torch.no_grad()
-def examine(model: CLIP, number: int) -> dict[str, float]:
-    """How often the model chooses the right caption; see `demo_probes`."""
+def examine(model: CLIP, number: int, part: str) -> dict[str, float]:
+    """How often the model chooses the right caption for pictures of a part of the world; see `demo_probes`."""
     return probe(
         lambda views: F.normalize(model.encode_image(views), dim=-1),
         lambda texts: encode_text(model, texts),
         number=number,
         seed=0,
+        part=part,
     )
 
 
@@ -244,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train(model, views, args)
     save(model, args)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes, SHA-256 {file_sha256(args.out)}")
-    print(f"{(time.monotonic() - started) / 60:.0f} minutes; right choices: {examine(model, 400)}")
+    print(f"{(time.monotonic() - started) / 60:.0f} minutes; right choices: {examine(model, 400, part='test')}")
 
 
 if __name__ == "__main__":
