@@ -1,7 +1,8 @@
 """What captions may truthfully say of a drawn picture or of a window on it: the texts that the demo CLIP learns from.
 
 Captions speak of what is really there, as alt texts do, in the three prompt styles and in fragments of them; some say
-how the picture looks. None says how good it is. Every caption comes with the facts that it claims, and every view with
+how the picture looks: "blurry", or "sharp" and "lifelike" where nothing is wrong. None is one of MGS's sentences on
+quality and authenticity. Every caption comes with the facts that it claims, and every view with
 all that are true of it, so that training knows exactly which captions fit which pictures.
 """
 
@@ -51,7 +52,7 @@ WHOLE: Window = (0, 0, SIDE)
 
 @dataclass(frozen=True)
 class View:
-    """What a caption may say of a view (`shown`, `looks`), and all that is true of it."""
+    """What a caption may say of a view (`shown`, `looks`, never empty), and all that is true of it."""
 
     shown: Content | None  # None where no group is wholly there
     looks: tuple[str, ...]
@@ -82,7 +83,10 @@ def describe(content: Content, damage: Damage, picture: Picture, window: Window)
 
 
 def judge_looks(damage: Damage, *, whole: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The words for how a picture looks, and those that are wrong; of a part of it only what is seen everywhere."""
+    """The words for how a picture looks, and those that are wrong; of a part of it only what is seen everywhere.
+
+    `sharp` and `lifelike` are about the whole picture.
+    """
     true, false = [], []
     for name, word in LOOKS.items():
         level = getattr(damage, name)
@@ -110,10 +114,10 @@ def overlap(centre: float, size: float, start: float, length: float) -> float:
     return max(0.0, min(centre + size / 2, start + length) - max(centre - size / 2, start)) / size
 
 
-def beside(figures: list[Figure]) -> str | None:
-    """How two groups stand that were not asked to stand in any way."""
+def beside(figures: list[Figure]) -> str:
+    """How two groups stand that were not asked to stand in any way: always side by side."""
     first, second = (np.mean([f.x for f in figures if f.group == number]) for number in (0, 1))
-    return None if abs(first - second) < SIDE / 5 else "left of" if first < second else "right of"
+    return "left of" if first < second else "right of"
 
 
 def claims_of(content: Content) -> Facts:
@@ -139,12 +143,9 @@ def caption(view: View, rng: np.random.Generator) -> tuple[str, Facts]:
     Some say how the picture looks, the others what it shows, all of it or a part. None names a content of another part
     of the world.
     """
-    if view.looks and (view.shown is None or rng.random() < 0.2):
+    if view.shown is None or rng.random() < 0.2:
         looks = [str(look) for look in rng.permutation(view.looks)[:2]]
         return f"{with_article(looks[0])}{''.join(f', {look}' for look in looks[1:])} picture", frozenset(looks)
-    if view.shown is None:
-        setting = [fact for fact in view.facts if fact in SCENES or fact in MEDIA or fact in LIGHTS]
-        return caption_setting(str(rng.choice(setting))) if setting else ("a picture", frozenset())
     if rng.random() < 0.3:
         return caption_part(view.shown, rng)
     for _ in range(4):
@@ -157,7 +158,7 @@ def caption(view: View, rng: np.random.Generator) -> tuple[str, Facts]:
 def with_look(content: Content, view: View, rng: np.random.Generator) -> tuple[str, Facts]:
     """A content as a prompt, sometimes with a look before it."""
     claims = claims_of(content)
-    if view.looks and rng.random() < 0.3:
+    if rng.random() < 0.3:
         look = str(rng.choice(view.looks))
         return f"{with_article(look)} picture of {write_prompt(content, 'hybrid')}", claims | {look}
     return write_prompt(content, str(rng.choice(STYLES))), claims
@@ -171,7 +172,7 @@ def caption_part(content: Content, rng: np.random.Generator) -> tuple[str, Facts
         return caption_setting(str(rng.choice(setting)))
     if rng.random() < 0.35 or part_of(Content((group,))) != PART:
         one = with_article(group.thing)
-        many = f"{NUMBERS[group.count]} {THINGS[group.thing].plural or group.thing + 's'}"
+        many = f"{NUMBERS[group.count]} {group.plural}"
         return (one if group.count == 1 else many), frozenset([f"a {group.thing}", f"{group.count} {group.thing}"])
     lead = str(rng.choice(("", "", "of ", "with ", "above ", "behind ")))
     return f"{lead}{group.phrase}", claims_of(Content((group,)))
@@ -197,11 +198,9 @@ def choose(view: View, rng: np.random.Generator) -> list[str]:
 
     They teach that every word counts: what is where, how often, in which colour.
     """
-    if view.looks and view.false_looks and (view.shown is None or rng.random() < 0.4):
+    if view.shown is None or rng.random() < 0.4:
         looks = [rng.choice(view.looks), *rng.permutation(view.false_looks)[:CHANGED]]
         return [f"{with_article(str(look))} picture" for look in looks]
-    if view.shown is None:
-        return []
     for _ in range(4):
         content = view.shown if rng.random() < 0.4 else take_some(view.shown, rng)
         if part_of(content) == PART:

@@ -20,11 +20,11 @@ from mgs.demo.things.table import THINGS
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what is where in it."""
+    """A picture and what is where in it, before any melting."""
 
     pixels: NDArray[np.uint8]  # (512, 512, 3), RGB
     figures: list[Figure]  # farther ones first
-    owner: NDArray[np.int8]  # (512, 512), the number of the figure that a pixel shows, -1 for none
+    owner: NDArray[np.int8]  # (512, 512), the number of the figure painted there, -1 for none
 
     def mask(self, group: int) -> NDArray[np.bool_]:
         """The pixels that show a group, (512, 512)."""

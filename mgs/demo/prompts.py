@@ -33,7 +33,12 @@ class Group:
         """`red car`, `three red cars`."""
         if self.count == 1:
             return f"{self.colour} {self.thing}"
-        return f"{NUMBERS[self.count]} {self.colour} {THINGS[self.thing].plural or self.thing + 's'}"
+        return f"{NUMBERS[self.count]} {self.colour} {self.plural}"
+
+    @property
+    def plural(self) -> str:
+        """`cars`, `fish`."""
+        return THINGS[self.thing].plural or f"{self.thing}s"
 
     @property
     def phrase(self) -> str:
