@@ -35,8 +35,7 @@ from mgs.demo.scenes import SCENES
 from mgs.demo.things.table import THINGS
 
 PART = "pretraining"  # of the drawn world
-CHANGED = 5  # captions with one element changed, tried for each true one
-PLACED = 0.7  # share of the captions of two groups that say how they stand
+CHANGED = 7  # captions with one element changed, tried for each true one
 LOOKS = {
     "blur": "blurry", "noise": "grainy", "blocks": "pixelated", "fade": "faded",
     "waxy": "waxy", "melt": "melting", "deform": "deformed", "scribble": "scribbled",
@@ -211,25 +210,6 @@ def choose(view: View, rng: np.random.Generator) -> list[str]:
     style = str(rng.choice(STYLES))
     false = [one for one in others if part_of(one) == PART and not claims_of(one) <= view.facts]
     return [write_prompt(one, style) for one in dict.fromkeys((content, *false))]
-
-
-def arrange(view: View, rng: np.random.Generator) -> list[str]:
-    """A true caption of two groups, then false ones of the same two in other places and colours; none without a pair.
-
-    All name the same things, colours and numbers, so nothing but their order tells them apart.
-    """
-    if view.shown is None or view.shown.relation is None:
-        return []
-    first, second = view.shown.groups if rng.random() < 0.5 else view.shown.groups[::-1]
-    swapped = (replace(first, colour=second.colour), replace(second, colour=first.colour))
-    scene, medium, light = (it if rng.random() < 0.3 else None for it in view.shown.setting)
-    relations = RELATIONS if rng.random() < PLACED else (None,)
-    arranged = [Content(pair, it, scene, medium, light) for it in relations for pair in ((first, second), swapped)]
-    allowed = [one for one in arranged if part_of(one) == PART]
-    true = [one for one in allowed if claims_of(one) <= view.facts]
-    false = [one for one in allowed if one not in true]
-    style = str(rng.choice(STYLES))
-    return [write_prompt(one, style) for one in true + false] if true else []
 
 
 def change(content: Content, rng: np.random.Generator) -> Content:

@@ -9,20 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgs.demo.media import MEDIA
-from mgs.demo.prompts import COLOURS, Content, Group, part_of
+from mgs.demo.prompts import COLOURS
 from mgs.demo.scenes import SCENES
 from mgs.demo.things.table import THINGS
-from scripts.demo_captions import LOOKS, PART, Facts
+from scripts.demo_captions import LOOKS, Facts
 from scripts.demo_views import GRID, MANY, Views
 
 SHARP = 16  # what embeddings are multiplied by, since theirs are of length 1
 NAMED = [frozenset([f"a {thing}"]) for thing in THINGS]
-COLOURED = [
-    frozenset([f"{colour} {thing}"])
-    for colour in COLOURS
-    for thing in THINGS
-    if part_of(Content((Group(colour, thing),))) == PART
-]
 SETTINGS = [[frozenset([name]) for name in table] for table in (SCENES, MEDIA)]
 
 
@@ -37,7 +31,6 @@ class Lessons(nn.Module):
         super().__init__()
         self.things = nn.Linear(width, 1 + len(THINGS))
         self.colours = nn.Linear(width, len(COLOURS))
-        self.coloured = nn.Linear(width, len(COLOURED))
         self.layout = nn.Linear(width, 4 * (1 + len(COLOURS)))
         self.settings = nn.ModuleList(nn.Linear(width, len(names)) for names in SETTINGS)
         self.numbers = nn.Linear(width, 1 + MANY)
@@ -52,7 +45,6 @@ class Lessons(nn.Module):
             F.cross_entropy(self.things(patches), things.flatten()),
             F.cross_entropy(self.colours(patches), colours.flatten()),
             one_way(self.things(images)[:, 1:], match(facts, NAMED)),
-            one_way(self.coloured(images), match(facts, COLOURED)),
             F.cross_entropy(self.layout(images).unflatten(1, (4, -1)).transpose(1, 2), quarters(colours)),
             F.cross_entropy(self.numbers(images), views.numbers[rows]),
             len(LOOKS) * F.binary_cross_entropy_with_logits(self.levels(images), views.levels[rows]),

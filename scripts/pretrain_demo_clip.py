@@ -2,11 +2,11 @@
 
     python -m scripts.pretrain_demo_clip --out mgs/assets/demo_clip.safetensors
 
-Architecture and key names are OpenAI's; the file holds fp16 weights. Training is contrastive, on pictures whose
-contents belong to the pre-training part of the drawn world: no content of the demo's train, val or test part is ever
-drawn or named here. Captions say what is really in the view, as alt texts do, and some say how it looks; none says how
-good it is. A view chooses among the captions of all views in a batch, among captions of its own that differ in one
-word, among captions of the same two groups in other places and colours, and among the names of all things.
+Architecture and key names are OpenAI's; the file holds fp16 weights. Training is contrastive, on pictures that are
+drawn for contents of the pre-training part of the drawn world. No caption names just what a prompt of the demo's train,
+val or test part asks for, though a view may show it: a prompt of two groups contains those of one. Captions say what is
+really in the view, as alt texts do, and some say how it looks; none is a sentence of MGS. A view chooses among the
+captions of all views in a batch, among captions of its own that differ in one element, and among the names of things.
 
 The same processor and versions give the same bytes.
 """
@@ -14,6 +14,7 @@ The same processor and versions give the same bytes.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -35,8 +36,8 @@ from mgs.demo.prompts import with_article
 from mgs.demo.things.table import THINGS
 from mgs.files import file_sha256, whole_file
 from mgs.machine import set_seed
-from scripts.demo_captions import View, arrange, caption, choose
-from scripts.demo_lessons import Lessons, contrastive_loss, match, one_way
+from scripts.demo_captions import View, caption, choose
+from scripts.demo_lessons import NAMED, Lessons, contrastive_loss, match, one_way
 from scripts.demo_probes import probe
 from scripts.demo_views import KEPT, PATCH, SIZE, Views, draw_all
 from scripts.muon import Muon
@@ -51,7 +52,6 @@ RISE, FALL = 0.04, 0.5  # shares of a tower's steps
 MAX_LOGIT_SCALE = math.log(100)
 ALIKE = 192  # texts of about one length, encoded together
 NAMES = [with_article(thing) for thing in THINGS]
-NAMED = [frozenset([f"a {thing}"]) for thing in THINGS]
 
 
 @lru_cache(maxsize=400_000)
@@ -106,19 +106,16 @@ def encode_image(model: CLIP, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_of_losses(model: CLIP, images: Tensor, views: Sequence[View], rng: np.random.Generator) -> Tensor:
-    """The losses of a view's choices: among the batch's captions, its own few, two groups' places, names of things."""
+    """The losses of a view's three choices: among the batch's captions, its own few, and names of things."""
     captions = [caption(view, rng) for view in views]
     choices = [choose(view, rng) for view in views]
-    places = [arrange(view, rng) for view in views]
-    groups = [[text for text, _ in captions], NAMES, list(chain(*choices)), list(chain(*places))]
-    told, names, own, placed = encode_text(model, list(chain(*groups))).split(list(map(len, groups)))
+    groups = [[text for text, _ in captions], NAMES, list(chain(*choices))]
+    told, names, own = encode_text(model, list(chain(*groups))).split(list(map(len, groups)))
     scale = model.logit_scale.exp()
     facts = [view.facts for view in views]
     among_all = contrastive_loss(scale * images @ told.T, match(facts, [claims for _, claims in captions]))
     among_names = one_way(scale * images @ names.T, match(facts, NAMED))
-    among_own = first_of_few(scale * images, own, choices)
-    among_places = first_of_few(scale * images, placed, places)
-    return among_all + among_names + among_own + 2 * among_places  # few views show two groups
+    return among_all + among_names + first_of_few(scale * images, own, choices)
 
 
 def first_of_few(images: Tensor, texts: Tensor, choices: Sequence[Sequence[str]]) -> Tensor:
@@ -139,10 +136,10 @@ def train(model: CLIP, views: Views, args: argparse.Namespace) -> None:
     """Train in place."""
     lessons = Lessons(ARCHITECTURE["embed_dim"])
     text_from = int(args.steps * TEXT_FROM)
-    optimizers = [
-        *make_optimizers([*model.visual.named_parameters(), *lessons.named_parameters()], 0, args),
-        *make_optimizers([it for it in model.named_parameters() if not it[0].startswith("visual")], text_from, args),
-    ]
+    of_images = make_optimizers([*model.visual.named_parameters(), *lessons.named_parameters()], args.steps, args)
+    of_texts = make_optimizers(
+        [it for it in model.named_parameters() if not it[0].startswith("visual")], args.steps - text_from, args
+    )
     rng = np.random.default_rng((args.seed, 1))
     bar = tqdm(range(args.steps), desc="pre-training", unit="step", mininterval=5)
     for step in bar:
@@ -152,13 +149,13 @@ def train(model: CLIP, views: Views, args: argparse.Namespace) -> None:
         loss = lessons(images, patches, views, rows, [note.facts for note in notes])
         if step >= text_from:
             loss = loss + sum_of_losses(model, images, notes, rng)
-        for optimizer, _ in optimizers:
+        learning = [*of_images, *of_texts] if step >= text_from else of_images
+        for optimizer, _ in learning:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in optimizers:
-            if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
-                optimizer.step()
+        for optimizer, schedule in learning:
+            optimizer.step()
             schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
@@ -174,15 +171,15 @@ def choose_rows(pictures: int, wholes: float, count: int, rng: np.random.Generat
 
 
 def make_optimizers(
-    named: Sequence[tuple[str, nn.Parameter]], start: int, args: argparse.Namespace
+    named: Sequence[tuple[str, nn.Parameter]], steps: int, args: argparse.Namespace
 ) -> list[tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]]:
-    """Muon for the matrices of the blocks, AdamW for all else, each with its pace from step `start` on.
+    """Muon for the matrices of the blocks, AdamW for all else, each with its pace for so many steps.
 
-    The pace rises, stays, and falls in the last part of training.
+    The pace rises, stays, and falls in the last part of them.
     """
 
     def pace(step: int) -> float:
-        done = max(0, step - start + 1) / (args.steps - start)
+        done = (step + 1) / steps
         return min(done / RISE, 1, (1 - done) / FALL)
 
     matrices = [p for name, p in named if "resblocks" in name and p.ndim == 2]
@@ -211,16 +208,17 @@ def save(model: CLIP, args: argparse.Namespace) -> None:
     state = {name: weight.detach().half().contiguous() for name, weight in model.state_dict().items()}
     about = {
         "made_by": "scripts/pretrain_demo_clip.py",
-        "seed": str(args.seed),
-        "steps": str(args.steps),
-        "batch_size": str(args.batch_size),
-        "lr": str(args.lr),
-        "data": f"{args.pictures} drawn pictures of the demo's pre-training part, {KEPT} views each, "
-        "with captions of what is in them; no photographs, no sentences on quality or authenticity, "
-        "and no content of the demo's train, val and test parts",
+        "seed": args.seed,
+        "steps": args.steps,
+        "batch_size": args.batch_size,
+        "lr": args.lr,
+        "muon_lr": args.muon_lr,
+        "data": f"{args.pictures} pictures drawn for the demo's pre-training part, {KEPT} views each, with captions of "
+        "what is in them; no photographs, none of MGS's sentences, and no caption that names just what a prompt of "
+        "the demo's train, val or test part asks for",
     }
     with whole_file(args.out) as temporary:
-        save_file(state, temporary, metadata=about)
+        save_file(state, temporary, metadata={"about": json.dumps(about)})  # several entries get a random order
 
 
 def main(argv: Sequence[str] | None = None) -> None:

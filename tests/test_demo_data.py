@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, product
@@ -39,7 +38,8 @@ from mgs.demo.prompts import (
 from mgs.demo.write import SIZES, rate, write_demo
 from mgs.errors import UserError
 from mgs.images.cuts import Cuts, cut_views
-from scripts.demo_captions import WHOLE, arrange, caption, choose, describe
+from scripts import demo_captions
+from scripts.demo_captions import WHOLE, caption, choose, claims_of, describe
 from scripts.demo_probes import probe
 
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
@@ -127,9 +127,12 @@ def test_a_content_belongs_to_one_part_whatever_its_wording_and_order() -> None:
                 assert part_of(content) == part_of(backwards) == part
 
 
-def test_captions_of_the_pretraining_never_name_a_content_of_another_part() -> None:
+def test_captions_of_the_pretraining_never_name_a_content_of_another_part(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     others = 0
+    named: list[Content] = []
+    monkeypatch.setattr(demo_captions, "write_prompt", lambda it, style: named.append(it) or write_prompt(it, style))
+    monkeypatch.setattr(demo_captions, "claims_of", lambda it: named.append(it) or claims_of(it))
     for content in contents("pretraining", 60):
         damage = sample_damage(GENERATORS["glimmer"], rng)
         picture = draw(as_asked(content), damage, rng)
@@ -139,9 +142,11 @@ def test_captions_of_the_pretraining_never_name_a_content_of_another_part() -> N
             assert all(claims <= view.facts for _, claims in told), told
             if view.shown and part_of(view.shown) != "pretraining":
                 others += 1
-                forbidden = {write_prompt(view.shown, style) for style in STYLES}
-                assert not forbidden & {*(text for text, _ in told), *choose(view, rng)}
-    assert others > 20
+            for _ in range(5):
+                choose(view, rng)
+    assert others > 20  # views show them
+    assert len(named) > 6000
+    assert {part_of(content) for content in named} == {"pretraining"}
 
 
 def test_of_the_captions_to_choose_from_the_first_alone_is_true() -> None:
@@ -157,35 +162,6 @@ def test_of_the_captions_to_choose_from_the_first_alone_is_true() -> None:
             assert not true & set(others)
             asked += len(others)
     assert asked > 500
-
-
-def test_captions_of_places_name_the_same_two_groups_and_the_first_alone_is_true() -> None:
-    rng = np.random.default_rng(3)
-    for relation, inverse in RELATIONS.items():
-        told: set[str] = set()
-        for content in (it for it in contents("pretraining", 200) if it.relation == relation):
-            view = describe(content, Damage(), draw(as_asked(content), Damage(), rng), WHOLE)
-            pair, turned = content.groups, content.groups[::-1]
-            sayings = [(pair, relation), (turned, inverse), (pair, None), (turned, None)]
-            settings = list(product(*((None, it) for it in content.setting)))
-            true = {
-                write_prompt(Content(groups, said, *setting), style)
-                for groups, said in sayings
-                for setting in settings
-                for style in STYLES
-            }
-            for first, *others in filter(None, (arrange(view, rng) for _ in range(4))):
-                told.add(first)
-                assert first in true
-                assert not true & set(others)
-                assert {words(other) for other in others} <= {words(first)}
-        assert {f" {relation} " in caption for caption in told} == {True, False}
-
-
-def words(text: str) -> tuple[str, ...]:
-    """A caption's words in one order, less those for how two groups stand and for a lone thing."""
-    bare = re.sub("|".join(RELATIONS), "", text.lower())
-    return tuple(sorted(re.sub(r"\b(an?|and|is|are)\b|[,.]", "", bare).split()))
 
 
 def everything_less(content: Content) -> Iterator[Content]:
@@ -333,10 +309,12 @@ def test_an_older_dataset_is_never_overwritten(demo: Path) -> None:
 def test_the_demo_clip_is_small_and_says_how_it_was_made() -> None:
     assert ASSET.stat().st_size <= MAX_ASSET_BYTES
     with safe_open(ASSET, framework="pt") as weights:
-        about = weights.metadata()
+        metadata = weights.metadata()
+        about = json.loads(metadata.pop("about"))
+        assert not metadata  # safetensors writes several entries in a random order: the same weights, another SHA-256
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
     assert about["made_by"] == "scripts/pretrain_demo_clip.py"
-    assert {"seed", "steps", "data"} <= about.keys()
+    assert {"seed", "steps", "lr", "muon_lr", "data"} <= about.keys()
 
 
 def test_the_demo_clip_loads_into_openais_architecture_and_tells_colours_shapes_numbers_and_scenes() -> None:
