@@ -82,10 +82,7 @@ def describe(content: Content, damage: Damage, picture: Picture, window: Window)
 
 
 def judge_looks(damage: Damage, *, whole: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The words for how a picture looks, and those that are wrong; of a part of it only what is seen everywhere.
-
-    `sharp` and `lifelike` are about the whole picture.
-    """
+    """The words for how a picture looks, and those that are wrong; of a part of it only what is seen everywhere."""
     true, false = [], []
     for name, word in LOOKS.items():
         level = getattr(damage, name)
@@ -96,9 +93,9 @@ def judge_looks(damage: Damage, *, whole: bool) -> tuple[tuple[str, ...], tuple[
             true += [word] * (level > SHOWS) + [slightly] * (level < (SHOWS + GLARING) / 2) + [very] * (level > GLARING)
             false += [slightly] * (level > GLARING) + [very] * (level < SHOWS)
     for word, names in GOOD_LOOKS.items():
-        worst = max(getattr(damage, name) for name in names)
-        true += [word] * (worst < HIDDEN)
-        false += [word] * (worst > SHOWS)
+        levels = {name: getattr(damage, name) for name in names}
+        true += [word] * (max(levels.values()) < HIDDEN)
+        false += [word] * any(level > SHOWS for name, level in levels.items() if whole or name not in LOCAL)
     return tuple(true), tuple(false)
 
 
@@ -221,7 +218,10 @@ def change(content: Content, rng: np.random.Generator) -> Content:
         pair = replace(first, colour=second.colour), replace(second, colour=first.colour)
         return replace(content, groups=(*pair, *others))
     if content.relation and kind < 0.5:
-        return replace(content, relation=another(tuple(RELATIONS), content.relation, rng))
+        aside = ("left of", "right of") if content.relation == "behind" else ()  # one of them is true too
+        return replace(
+            content, relation=another(tuple(it for it in RELATIONS if it not in aside), content.relation, rng)
+        )
     if content.scene and kind < 0.55:
         return replace(content, scene=another(tuple(SCENES), content.scene, rng))
     kind = rng.random()

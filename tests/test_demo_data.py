@@ -222,6 +222,12 @@ def test_counts_colours_and_masks_are_those_of_the_picture() -> None:
         assert 0.01 * count < picture.mask(0).mean() < 0.5
 
 
+def test_masks_follow_what_melts() -> None:
+    melted = draw(as_asked(Content((Group("red", "house"),))), Damage(melt=0.9), np.random.default_rng(0))
+    red = melted.pixels[..., 0].astype(int) > melted.pixels[..., 2].astype(int) + 60
+    assert melted.mask(0)[red].mean() > 0.95
+
+
 @pytest.mark.parametrize("name", QUALITY_DAMAGES)
 def test_more_damage_of_the_picture_lowers_quality_alone(name: str) -> None:
     levels = [Damage(**{name: level}) for level in (0, 0.2, 0.5, 0.9)]

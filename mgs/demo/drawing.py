@@ -20,11 +20,11 @@ from mgs.demo.things.table import THINGS
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what is where in it, before any melting."""
+    """A picture and what is where in it."""
 
     pixels: NDArray[np.uint8]  # (512, 512, 3), RGB
     figures: list[Figure]  # farther ones first
-    owner: NDArray[np.int8]  # (512, 512), the number of the figure painted there, -1 for none
+    owner: NDArray[np.int8]  # (512, 512), the number of the figure that a pixel shows, -1 for none
 
     def mask(self, group: int) -> NDArray[np.bool_]:
         """The pixels that show a group, (512, 512)."""
@@ -41,8 +41,8 @@ def draw(drawn: Drawn, damage: Damage, rng: np.random.Generator) -> Picture:
         paint_figure(canvas, owner, (number, figure), damage.deform, rng)
     canvas = paint_light(canvas, drawn.light, rng, horizon)
     canvas = apply_medium(canvas, drawn.medium, rng)
-    pixels = degrade(disfigure_picture(canvas, damage, rng), damage, rng)
-    return Picture(pixels, figures, owner)
+    canvas, owner = disfigure_picture(canvas, owner, damage, rng)
+    return Picture(degrade(canvas, damage, rng), figures, owner)
 
 
 def paint_figure(

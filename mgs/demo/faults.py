@@ -88,15 +88,18 @@ def moved(part: Part, matrix: NDArray[np.float64], shift: NDArray[np.float64]) -
     return replace(part, outline=[(float(x), float(y)) for x, y in points])
 
 
-def disfigure_picture(canvas: Canvas, damage: Damage, rng: np.random.Generator) -> Canvas:
-    """Waxy surfaces, melting, scribbles."""
+def disfigure_picture(
+    canvas: Canvas, owner: NDArray[np.int8], damage: Damage, rng: np.random.Generator
+) -> tuple[Canvas, NDArray[np.int8]]:
+    """Waxy surfaces, melting, scribbles; melting also moves which figure a pixel shows, (512, 512)."""
     if damage.waxy > 0:
         canvas = wax(canvas, damage.waxy)
     if damage.melt > 0:
-        canvas = melt(canvas, damage.melt, rng)
+        sources = melt(damage.melt, rng)
+        canvas, owner = canvas[sources], owner[sources]
     if damage.scribble > 0:
         canvas = scribble(canvas, damage.scribble, rng)
-    return canvas
+    return canvas, owner
 
 
 def wax(canvas: Canvas, level: float) -> Canvas:
@@ -109,8 +112,8 @@ def wax(canvas: Canvas, level: float) -> Canvas:
     return canvas + np.float32(min(1, 0.08 + level)) * (waxed - canvas)
 
 
-def melt(canvas: Canvas, level: float, rng: np.random.Generator) -> Canvas:
-    """Edges that run down like candles, each column its own way."""
+def melt(level: float, rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Edges that run down like candles, each column its own way: the row and column that each pixel shows."""
     across = np.arange(SIDE)
     waves = sum(
         np.sin(across / length + phase) for length, phase in zip((9, 17, 31), rng.uniform(0, 6, 3), strict=True)
@@ -119,7 +122,7 @@ def melt(canvas: Canvas, level: float, rng: np.random.Generator) -> Canvas:
     sway = 22 * level * np.sin(across / 26 + rng.uniform(0, 6))
     rows = across[:, None] - drop[None] * np.sin(across[:, None] / SIDE * np.pi) ** 2
     columns = across[None] + sway[:, None]
-    return canvas[rows.round().astype(int).clip(0, SIDE - 1), columns.round().astype(int).clip(0, SIDE - 1)]
+    return rows.round().astype(np.intp).clip(0, SIDE - 1), columns.round().astype(np.intp).clip(0, SIDE - 1)
 
 
 def scribble(canvas: Canvas, level: float, rng: np.random.Generator) -> Canvas:
