@@ -209,6 +209,30 @@ def choose(view: View, rng: np.random.Generator) -> list[str]:
     return [write_prompt(one, style) for one in dict.fromkeys((content, *false))]
 
 
+def arrange(view: View, rng: np.random.Generator) -> list[str]:
+    """A true caption of how two groups stand, then false ones of the same two; none for a view without a pair.
+
+    Nothing but the relation differs. With swapped colours among them, too hard at first, colours were hardly learned.
+    """
+    if view.shown is None or view.shown.relation is None:
+        return []
+    pair = view.shown.groups if rng.random() < 0.5 else view.shown.groups[::-1]
+    scene, medium, light = (it if rng.random() < 0.3 else None for it in view.shown.setting)
+    relations = [view.shown.relation, *rivals(view.shown.relation)]
+    arranged = [Content(pair, it, scene, medium, light) for it in relations]
+    allowed = [one for one in arranged if part_of(one) == PART]
+    true = [one for one in allowed if claims_of(one) <= view.facts]
+    false = [one for one in allowed if one not in true]
+    style = str(rng.choice(STYLES))
+    return [write_prompt(one, style) for one in true + false] if true else []
+
+
+def rivals(relation: str) -> tuple[str, ...]:
+    """The relations that are false where this one is true; what is behind may also be left or right of it."""
+    aside = ("left of", "right of") if relation == "behind" else ()
+    return tuple(it for it in RELATIONS if it != relation and it not in aside)
+
+
 def change(content: Content, rng: np.random.Generator) -> Content:
     """The content with another colour, thing, number, place or setting; or with two colours or places swapped."""
     number = int(rng.integers(len(content.groups)))
@@ -218,12 +242,11 @@ def change(content: Content, rng: np.random.Generator) -> Content:
         pair = replace(first, colour=second.colour), replace(second, colour=first.colour)
         return replace(content, groups=(*pair, *others))
     if content.relation and kind < 0.5:
-        aside = ("left of", "right of") if content.relation == "behind" else ()  # one of them is true too
-        return replace(
-            content, relation=another(tuple(it for it in RELATIONS if it not in aside), content.relation, rng)
-        )
+        return replace(content, relation=str(rng.choice(rivals(content.relation))))
     if content.scene and kind < 0.55:
         return replace(content, scene=another(tuple(SCENES), content.scene, rng))
+    if content.medium and kind < 0.65:
+        return replace(content, medium=another(tuple(MEDIA), content.medium, rng))
     kind = rng.random()
     if kind < 0.4:
         other = replace(group, thing=another(tuple(THINGS), group.thing, rng))

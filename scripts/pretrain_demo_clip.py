@@ -6,7 +6,8 @@ Architecture and key names are OpenAI's; the file holds fp16 weights. Training i
 drawn for contents of the pre-training part of the drawn world. No caption names just what a prompt of the demo's train,
 val or test part asks for, though a view may show it: a prompt of two groups contains those of one. Captions say what is
 really in the view, as alt texts do, and some say how it looks; none is a sentence of MGS. A view chooses among the
-captions of all views in a batch, among captions of its own that differ in one element, and among the names of things.
+captions of all views in a batch, among captions of its own that differ in one element, among those of how two groups
+stand, and among the names of things.
 
 The same processor and versions give the same bytes.
 """
@@ -36,7 +37,7 @@ from mgs.demo.prompts import with_article
 from mgs.demo.things.table import THINGS
 from mgs.files import file_sha256, whole_file
 from mgs.machine import set_seed
-from scripts.demo_captions import View, caption, choose
+from scripts.demo_captions import View, arrange, caption, choose
 from scripts.demo_lessons import NAMED, Lessons, contrastive_loss, match, one_way
 from scripts.demo_probes import probe
 from scripts.demo_views import KEPT, PATCH, SIZE, Views, draw_all
@@ -106,16 +107,19 @@ def encode_image(model: CLIP, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_of_losses(model: CLIP, images: Tensor, views: Sequence[View], rng: np.random.Generator) -> Tensor:
-    """The losses of a view's three choices: among the batch's captions, its own few, and names of things."""
+    """The losses of a view's choices: among the batch's captions, its own few, two groups' places, names of things."""
     captions = [caption(view, rng) for view in views]
     choices = [choose(view, rng) for view in views]
-    groups = [[text for text, _ in captions], NAMES, list(chain(*choices))]
-    told, names, own = encode_text(model, list(chain(*groups))).split(list(map(len, groups)))
+    places = [arrange(view, rng) for view in views]
+    groups = [[text for text, _ in captions], NAMES, list(chain(*choices)), list(chain(*places))]
+    told, names, own, placed = encode_text(model, list(chain(*groups))).split(list(map(len, groups)))
     scale = model.logit_scale.exp()
     facts = [view.facts for view in views]
     among_all = contrastive_loss(scale * images @ told.T, match(facts, [claims for _, claims in captions]))
     among_names = one_way(scale * images @ names.T, match(facts, NAMED))
-    return among_all + among_names + first_of_few(scale * images, own, choices)
+    among_own = first_of_few(scale * images, own, choices)
+    among_places = first_of_few(scale * images, placed, places)
+    return among_all + among_names + among_own + among_places
 
 
 def first_of_few(images: Tensor, texts: Tensor, choices: Sequence[Sequence[str]]) -> Tensor:

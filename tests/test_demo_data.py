@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, product
@@ -39,7 +40,7 @@ from mgs.demo.write import SIZES, rate, write_demo
 from mgs.errors import UserError
 from mgs.images.cuts import Cuts, cut_views
 from scripts import demo_captions
-from scripts.demo_captions import WHOLE, caption, choose, claims_of, describe
+from scripts.demo_captions import WHOLE, arrange, caption, choose, claims_of, describe
 from scripts.demo_probes import probe
 
 ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
@@ -144,6 +145,7 @@ def test_captions_of_the_pretraining_never_name_a_content_of_another_part(monkey
                 others += 1
             for _ in range(5):
                 choose(view, rng)
+                arrange(view, rng)
     assert others > 20  # views show them
     assert len(named) > 6000
     assert {part_of(content) for content in named} == {"pretraining"}
@@ -162,6 +164,31 @@ def test_of_the_captions_to_choose_from_the_first_alone_is_true() -> None:
             assert not true & set(others)
             asked += len(others)
     assert asked > 500
+
+
+def test_captions_of_places_name_the_same_two_groups_and_the_first_alone_is_true() -> None:
+    rng = np.random.default_rng(3)
+    for relation, inverse in RELATIONS.items():
+        told = 0
+        for content in (it for it in contents("pretraining", 200) if it.relation == relation):
+            view = describe(content, Damage(), draw(as_asked(content), Damage(), rng), WHOLE)
+            sayings = [(content.groups, relation)] + [(content.groups[::-1], inverse)] * bool(inverse)
+            true = {
+                write_prompt(Content(groups, said, *setting), style)
+                for groups, said in sayings
+                for setting in product(*((None, it) for it in content.setting))
+                for style in STYLES
+            }
+            for first, *others in filter(None, (arrange(view, rng) for _ in range(4))):
+                told += 1
+                assert first in true
+                assert not true & set(others)
+                assert {re.sub("|".join(RELATIONS), "", other) for other in (first, *others)} == {
+                    re.sub("|".join(RELATIONS), "", first)
+                }
+                if relation == "behind":
+                    assert all("above" in other or "below" in other for other in others)
+        assert told > 10
 
 
 def everything_less(content: Content) -> Iterator[Content]:
