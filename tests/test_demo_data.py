@@ -47,7 +47,7 @@ ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
 MAX_ASSET_BYTES = 8_000_000
 FEW = {"train": 42, "val": 6, "test": 21}
 FEWEST = {"train": 6, "val": 3, "test": 6}
-KNOWN = {"colour": 0.8, "shape": 0.6, "count": 0.4, "scene": 0.8}  # by chance 0.1, 0.02, 0.2, 0.07
+KNOWN = {"colour": 0.8, "shape": 0.6, "count": 0.2, "scene": 0.8}  # by chance 0.1, 0.02, 0.2, 0.07
 DIMENSIONS = ["quality", "authenticity", "correspondence"]
 SCENE = Content((Group("red", "house"), Group("blue", "cat", 2)), "left of", "grassy meadow", None, "golden light")
 
