@@ -15,7 +15,7 @@ from mgs.demo.things.table import THINGS
 from scripts.demo_captions import WHOLE
 from scripts.demo_views import EMPTY, UNCLEAR, label_patches
 from scripts.muon import orthogonal
-from scripts.pretrain_demo_clip import ARCHITECTURE, encode_image, encode_text
+from scripts.pretrain_demo_clip import ARCHITECTURE, encode_image, encode_text, first_of_few
 
 
 @torch.no_grad()
@@ -57,6 +57,16 @@ def test_a_patch_is_labelled_with_what_covers_it():
                 assert colours[patch] == list(COLOURS).index(colour)
         assert len(set(things)) == 4
         assert set(colours[things <= 0]) == {UNCLEAR}
+
+
+def test_the_first_of_a_views_few_texts_is_the_right_one():
+    images, texts = torch.randn(4, 6), torch.randn(9, 6)
+    few = [["a", "b", "c"], [], ["d"], ["e", "f", "g", "h", "i"]]
+    first = F.cross_entropy((texts[:3] @ images[0])[None], torch.tensor([0]))
+    last = F.cross_entropy((texts[4:] @ images[3])[None], torch.tensor([0]))
+    assert torch.allclose(first_of_few(images, texts, few), (first + last) / 2)
+    assert first_of_few(images[:2], texts[:1], [["d"], []]) == 0
+    assert first_of_few(images[:2], texts[:0], [[], []]) == 0
 
 
 def test_muon_makes_steps_about_orthogonal():
