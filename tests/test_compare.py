@@ -84,6 +84,12 @@ def test_a_view_that_did_not_change_has_no_part_in_a_level(own_set):
         assert set(changed) == {"the whole image", "the middle patch"}
 
 
+def test_without_patches_the_whole_image_makes_all_of_a_level(own_set):
+    scorer = scorer_of(own_set, layout="none")
+    differences = compare(explained(scorer), ["a", "b", "c"], scorer.model).differences
+    assert {part.name for one in differences for level in one[:2] for part in level.parts} == {"the whole image"}
+
+
 def test_images_of_different_prompts_are_compared_without_parts_of_the_prompt(own_set, tmp_path):
     scorer = scorer_of(own_set)
     found = [scorer.explain(PICTURES[0], "a wall"), scorer.explain(PICTURES[1], PROMPT), scorer.explain(PICTURES[2])]

@@ -106,8 +106,11 @@ def split_levels(first: Explanation, other: Explanation, method: MGS) -> tuple[l
     start, end = (one.level_cosines.double() for one in (first, other))  # (1 + P, T) each
     if len(start) != len(end):  # patches of one have no counterparts in the other
         start, end = (torch.stack([one[0], one[1:].mean(0)]) for one in (start, end))
-    names = [WHOLE_IMAGE, *(patch_name(first, i, len(start) - 1) for i in range(len(start) - 1))]
-    weights = torch.tensor([0.5, *[0.5 / (len(start) - 1)] * (len(start) - 1)], dtype=torch.float64)
+        names = [WHOLE_IMAGE, "the patches"]
+    else:
+        names = [WHOLE_IMAGE, *(patch_name(i, len(start) - 1) for i in range(len(start) - 1))]
+    weights = torch.full((len(names),), 0.5 / max(1, len(names) - 1), dtype=torch.float64)
+    weights[0] = 1 - weights[1:].sum()  # all, where there are no patches
     changes = weights[:, None] * (end - start)
     slopes = mean_slopes(weights @ start, weights @ end, method)  # (2, T)
     quality, authenticity = (changes @ slopes.T).T.tolist()
@@ -130,11 +133,9 @@ def named(names: Sequence[str], differences: Sequence[float]) -> list[Part]:
     return [Part(name, difference) for name, difference in zip(names, differences, strict=True)]
 
 
-def patch_name(explanation: Explanation, i: int, count: int) -> str:
+def patch_name(i: int, count: int) -> str:
     """What people call patch `i` of as many."""
-    if count == len(GRID):
-        return f"the {GRID[i]} patch"
-    return f"patch {i + 1}" if count == len(explanation.boxes) and count > 1 else "the patches"
+    return f"the {GRID[i]} patch" if count == len(GRID) else f"patch {i + 1}"
 
 
 def tell(difference: Difference, name: str, first: str) -> str:

@@ -57,7 +57,7 @@ class Explanation:
     whole: float  # the whole prompt against the whole image, on MOS's scale
     whole_share: float  # 0-1
     fragments: list[Fragment]
-    level_cosines: Tensor  # (1 + P, T), the whole image's and the patches' with the level sentences
+    level_cosines: Tensor  # (1 + P, T), with the level sentences: the whole image's and, where any are cut, patches'
     maps: ScoreMaps | None  # None where the image tower shows no tokens: a ResNet, or open_clip's own code
 
     @property
@@ -115,7 +115,7 @@ def explain_picture(
         whole=MOS_MAX * found.whole.item(),
         whole_share=method.whole_share(found.counts).item(),
         fragments=describe_fragments(found, prompt) if prompt else [],
-        level_cosines=torch.cat([found.levels_whole, found.levels_patches[0]]).cpu(),
+        level_cosines=torch.cat([found.levels_whole, found.levels_patches[0, : len(boxes)]]).cpu(),
         maps=map_scores(last, embedded, method, views, (height, width), prompted=bool(prompt)) if last else None,
     )
 
