@@ -55,6 +55,7 @@ class Masked:
 class Found:
     """What an explanation says of one thing."""
 
+    drawing: int  # in which it is
     rank: int  # of the patch that it lies in, 1 the brightest
     pointed: dict[str, float]  # by kind of map: the share of its maxima that lie at the thing
     inside: dict[str, float]  # by kind of map: how much of it lies on the thing
@@ -72,9 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     scorer = Scorer.load(args.checkpoint) if args.checkpoint else Scorer.zero_shot("demo")
     drawings = [draw_masked((args.seed, i)) for i in tqdm(range(args.drawings), desc="drawing")]
-    found = [one for drawing in tqdm(drawings, desc="explaining") for one in locate(scorer, drawing)]
+    found = [one for i, drawing in enumerate(tqdm(drawings, desc="explaining")) for one in locate(scorer, drawing, i)]
     print(f"{scorer.name}: {args.drawings} drawings, {len(found)} objects")
-    print_ranks([one.rank for one in found])
+    print_ranks(found)
     print_places(found)
     if args.greyed:
         print(f"\n{min(args.greyed, args.drawings)} drawings, greyed")
@@ -94,8 +95,8 @@ def draw_masked(seed: tuple[int, int]) -> Masked:
     return Masked(picture.pixels, [group.phrase for group in content.groups], masks)
 
 
-def locate(scorer: Scorer, drawing: Masked) -> list[Found]:
-    """What the explanation of a drawing says of each thing in it that can be seen."""
+def locate(scorer: Scorer, drawing: Masked, number: int) -> list[Found]:
+    """What the explanation of a drawing, of that number, says of each thing in it that can be seen."""
     asked = drawing.to_ask()
     explanation = scorer.explain(asked.picture, asked.prompt, style=asked.style)
     found = []
@@ -110,6 +111,7 @@ def locate(scorer: Scorer, drawing: Masked) -> list[Found]:
         near = ndimage.binary_dilation(mask, disk(NEAR))
         found.append(
             Found(
+                number,
                 rank_of(fragment.patches, nearest_patch(explanation, mask)),
                 {kind: float(near[one == one.max()].mean()) for kind, one in maps.items()},
                 {kind: energy_inside(one, mask) for kind, one in maps.items()},
@@ -142,11 +144,11 @@ def rank_of(values: Sequence[float], i: int) -> int:
     return 1 + sum(value > values[i] for value in values)
 
 
-def print_ranks(ranks: Sequence[int]) -> None:
+def print_ranks(found: Sequence[Found]) -> None:
     """Print how well the nine patches are ranked."""
-    reach, chance = 1.96 * stats.sem(ranks), (PATCHES + 1) / 2
+    ranks = [one.rank for one in found]
     first = np.mean(np.array(ranks) <= TOP_PATCHES)
-    print(f"mean rank of the true patch {np.mean(ranks):.2f} ± {reach:.2f} of {PATCHES}, chance {chance}")
+    print(f"mean rank of the true patch {with_interval(ranks, found)} of {PATCHES}, chance {(PATCHES + 1) / 2}")
     print(f"among the {TOP_PATCHES} that count: {first:.0%}, chance {TOP_PATCHES / PATCHES:.0%}")
 
 
@@ -155,8 +157,15 @@ def print_places(found: Sequence[Found]) -> None:
     print(f"{'':<16}{'maximum at the thing':>24}{'energy on the thing':>24}")
     for kind in found[0].pointed:
         columns = ([one.pointed[kind] for one in found], [one.inside[kind] for one in found])
-        told = (f"{np.mean(values):.3f} ± {1.96 * stats.sem(values):.3f}" for values in columns)
-        print(f"{kind:<16}" + "".join(f"{text:>24}" for text in told))
+        print(f"{kind:<16}" + "".join(f"{with_interval(values, found):>24}" for values in columns))
+
+
+def with_interval(values: Sequence[float], found: Sequence[Found]) -> str:
+    """The mean of a value of each thing with its 95 % interval; drawings are independent, things of one are not."""
+    off = np.bincount([one.drawing for one in found], np.array(values) - np.mean(values))  # a drawing's sum
+    count = np.unique([one.drawing for one in found]).size
+    error = np.sqrt((off**2).sum() * count / (count - 1)) / len(values)
+    return f"{np.mean(values):.3f} ± {stats.t.ppf(0.975, count - 1) * error:.3f}"
 
 
 if __name__ == "__main__":
