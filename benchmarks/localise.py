@@ -33,7 +33,6 @@ from mgs.methods.mgs import TOP_PATCHES
 from mgs.scoring.draw_explanation import heatmap
 from mgs.scoring.explanation import Explanation
 
-PATCHES = 9
 NEAR = 15  # pixels that a maximum may lie beside a thing
 
 
@@ -57,6 +56,7 @@ class Found:
 
     drawing: int  # in which it is
     rank: int  # of the patch that it lies in, 1 the brightest
+    patches: int  # of the picture
     pointed: dict[str, float]  # by kind of map: the share of its maxima that lie at the thing
     inside: dict[str, float]  # by kind of map: how much of it lies on the thing
 
@@ -113,6 +113,7 @@ def locate(scorer: Scorer, drawing: Masked, number: int) -> list[Found]:
             Found(
                 number,
                 rank_of(fragment.patches, nearest_patch(explanation, mask)),
+                len(explanation.boxes),
                 {kind: float(near[one == one.max()].mean()) for kind, one in maps.items()},
                 {kind: energy_inside(one, mask) for kind, one in maps.items()},
             )
@@ -145,11 +146,13 @@ def rank_of(values: Sequence[float], i: int) -> int:
 
 
 def print_ranks(found: Sequence[Found]) -> None:
-    """Print how well the nine patches are ranked."""
-    ranks = [one.rank for one in found]
+    """Print how well the patches are ranked."""
+    ranks, patches = [one.rank for one in found], found[0].patches
+    if patches <= TOP_PATCHES:
+        return
     first = np.mean(np.array(ranks) <= TOP_PATCHES)
-    print(f"mean rank of the true patch {with_interval(ranks, found)} of {PATCHES}, chance {(PATCHES + 1) / 2}")
-    print(f"among the {TOP_PATCHES} that count: {first:.0%}, chance {TOP_PATCHES / PATCHES:.0%}")
+    print(f"mean rank of the true patch {with_interval(ranks, found)} of {patches}, chance {(patches + 1) / 2}")
+    print(f"among the {TOP_PATCHES} that count: {first:.0%}, chance {TOP_PATCHES / patches:.0%}")
 
 
 def print_places(found: Sequence[Found]) -> None:
