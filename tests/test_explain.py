@@ -1,6 +1,7 @@
 """Explanations: the parts add up to the score, and the pictures and pages can be made for any prompt."""
 
 import errno
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from mgs.backbones.table import load_backbone
 from mgs.cli import app
 from mgs.config import Config, ViewsConfig
 from mgs.errors import UserError
-from mgs.methods.mgs import MGS
+from mgs.methods.mgs import MGS, MGSOptions
 from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.scoring import scorer as scorer_module
-from mgs.scoring.draw_explanation import heatmap, save_explanation
+from mgs.scoring.draw_explanation import draw_explanation, heatmap, make_page, save_explanation, sums
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,43 @@ def test_without_patches_the_whole_image_is_the_one_patch(own_set, tmp_path):
     heat = heatmap(explanation.fragments[0].patches, explanation.boxes, (600, 700))
     assert np.unique(heat).size == 1
     save_explanation(explanation, tmp_path / "why.png")
+
+
+@pytest.mark.parametrize(
+    ("scored", "levels"),
+    [
+        (["quality"], ["quality"]),
+        (["authenticity", "correspondence"], ["authenticity"]),
+        (["correspondence"], []),
+        (["overall"], ["quality", "authenticity"]),
+    ],
+)
+def test_no_more_is_told_than_the_scores_are_made_of(own_set, scored, levels):
+    backbone = load_backbone(str(own_set / "clip.safetensors"))
+    scorer = make_scorer(backbone, Config(options=MGSOptions(temperature="clip")), scored)
+    explanation = scorer.explain(grey_picture(), PROMPTS[1])
+    titles = " ".join(axes.get_title() for axes in draw_explanation(explanation).axes)
+    page = make_page(explanation)
+    prompt_is_told = scored != ["quality"]
+    assert [f"{name}, if all" in titles for name in ("quality", "authenticity")] == [
+        name in levels for name in ("quality", "authenticity")
+    ]
+    assert ("a red wall" in titles) == ("<h2>Correspondence</h2>" in page) == prompt_is_told
+    assert ("probability" in titles) == ("<h2>Patches</h2>" in page) == bool(levels)
+    assert re.findall(r"(quality|authenticity)</th>", page.partition("<h2>Patches</h2>")[2].lower()) == levels
+    assert bool(re.search(r"overall -?[\d.]+ = ", page)) == (scored == ["overall"])
+
+
+def test_overall_is_told_as_the_sum_that_makes_it(own_set):
+    scorer = make_scorer(load_backbone(str(own_set / "clip.safetensors")), Config(), ["overall"])
+    with torch.no_grad():
+        scorer.model.fusion.copy_(torch.tensor([0.1, -0.4, 0.9]))
+    explanation = scorer.explain(grey_picture(), PROMPTS[1])
+    total, *terms = map(float, re.findall(r"-?\d+\.\d+", sums(explanation)[-1]))
+    assert total == pytest.approx(explanation.score.overall, abs=0.005)
+    assert sum(share * part for share, part in zip(terms[::2], terms[1::2], strict=True)) == pytest.approx(
+        total, abs=0.03
+    )
 
 
 def test_without_a_prompt_there_are_no_fragments(scorer, tmp_path):

@@ -10,9 +10,12 @@ import threading
 import time
 
 import pytest
+from conftest import make_scorer
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from mgs import Scorer
+from mgs.backbones.table import load_backbone
+from mgs.config import Config
 from mgs.scoring.reward import mix_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -343,6 +346,34 @@ def test_object_urls_are_given_back(visit):
     assert visit.tab.evaluate("held.size") == 1
     visit.tab.get_by_role("button", name="Clear all").click()
     assert visit.tab.evaluate("held.size") == 0
+
+
+@pytest.mark.slow
+def test_the_dialog_tells_of_scored_dimensions_alone_and_of_this_image(browser):
+    scorers = {d: make_scorer(load_backbone("demo"), Config(), [d]) for d in ("correspondence", "overall")}
+    with running(scorers) as (_, url):
+        visit = Visit(browser, url)
+        visit.add(("a.png", prompted()), ("b.png", prompted("blue")))
+        visit.open_why("a.png")
+        assert not visit.tab.locator("#why-joint").is_visible()
+        assert visit.tab.locator(".switch button:visible").all_inner_texts() == ["Whole prompt"]
+        visit.tab.locator("#fragments button").first.click()
+        assert visit.tab.locator("#stage .patches li").count() == 9
+        visit.tab.keyboard.press("Escape")
+        visit.open_why("b.png")
+        assert visit.tab.locator("#why [aria-pressed=true]").all_inner_texts() == ["Whole prompt"]
+        assert visit.tab.locator("#stage .patches li").count() == 0
+        visit.tab.keyboard.press("Escape")
+
+        visit.tab.get_by_label("Scored by").select_option("overall")
+        visit.wait()
+        visit.open_why("a.png")
+        why = visit.answer(prompted(), checkpoint="overall", explain="true")["explanation"]
+        terms = " + ".join(f"0.33 × {part} {why[part]:.2f}" for part in DIMENSIONS)
+        assert visit.tab.locator("#sum").inner_text().endswith(f" = {terms}")
+        assert visit.tab.locator(".switch button:visible").count() == 3
+        visit.check_quiet()
+        visit.tab.close()
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mgs.errors import UserError
 from mgs.files import whole_file
 from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
 from mgs.safe_text import html_template, plain
-from mgs.scoring.explanation import Explanation, Fragment
+from mgs.scoring.explanation import PARTS, Explanation, Fragment
 
 COLUMNS = 4
 CAPTION_WIDTH = 130  # characters
@@ -32,47 +32,60 @@ DPI = 110  # of the picture within a page
 
 
 def draw_explanation(explanation: Explanation) -> Figure:
-    """One figure: image, joint grid and levels above, then the whole prompt and its fragments over the image."""
-    prompted = bool(explanation.fragments)
-    rows = 1 + -(-(prompted + len(explanation.fragments)) // COLUMNS)
+    """One figure: image, joint grid and levels above, then the whole prompt and its fragments over the image.
+
+    What no score is made of is left out: an untrained level, and the prompt where correspondence is untrained.
+    """
+    fragments, levels = explanation.told_fragments, explanation.told_levels
+    rows = 1 + -(-(bool(fragments) + len(fragments)) // COLUMNS)
     figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.35) * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     grid[0, 0].imshow(as_picture(explanation))
     grid[0, 0].set_title("the image", fontsize=9)
-    draw_joint(grid[0, 1], explanation)
-    draw_levels(grid[0, 2], explanation, "quality")
-    draw_levels(grid[0, 3], explanation, "authenticity")
+    if levels:
+        draw_joint(grid[0, 1], explanation)
+    for axes, name in zip(grid[0, 2:], levels, strict=False):
+        draw_levels(axes, explanation, name)
     places = iter(grid[1:].flat)
-    if prompted:
+    if fragments:
         draw_whole(next(places), explanation)
-    for axes, fragment in zip(places, explanation.fragments, strict=False):
+    for axes, fragment in zip(places, fragments, strict=False):
         draw_fragment(axes, explanation, fragment)
     figure.suptitle("\n".join(caption(explanation)), fontsize=9)
     return figure
 
 
 def caption(explanation: Explanation) -> list[str]:
-    """The scores, and correspondence written as a sum."""
+    """The scores, and those written out that are sums."""
     score = explanation.score
     told = [f"{d} {getattr(score, d):.2f}" for d in DIMENSIONS if getattr(score, d) is not None]
     lines = [", ".join(told), *([] if score.status == "ok" else [score.status])]
-    if explanation.fragments:
-        legend = "prompt: brighter is more alike; a dot per patch, filled for the three that counted"
-        lines = [plain(explanation.prompt), *lines, sum_of_parts(explanation), legend]
-    lines.append(SIGNS if explanation.maps else NO_MAPS)
+    if explanation.prompt:
+        lines = [plain(explanation.prompt), *lines]
+    lines += sums(explanation)
+    if explanation.told_fragments:
+        lines.append("prompt: brighter is more alike; a dot per patch, filled for the three that counted")
+    lines += [NO_MAPS] if not explanation.maps else [SIGNS] if explanation.told_levels else []
     return [part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH)]
 
 
-def sum_of_parts(explanation: Explanation) -> str:
-    """Correspondence written out."""
-    share = explanation.whole_share
-    parts = sum(f.weight * f.score for f in explanation.fragments)
-    return (
-        f"correspondence {explanation.correspondence:.2f} = {share:.2f} x whole prompt {explanation.whole:.2f} "
-        f"+ {1 - share:.2f} x fragments {parts:.2f}"
-    )
+def sums(explanation: Explanation) -> list[str]:
+    """Correspondence and overall written out."""
+    lines = []
+    if explanation.told_fragments:
+        share = explanation.whole_share
+        parts = sum(f.weight * f.score for f in explanation.fragments)
+        lines.append(
+            f"correspondence {explanation.correspondence:.2f} = {share:.2f} x whole prompt {explanation.whole:.2f} "
+            f"+ {1 - share:.2f} x fragments {parts:.2f}"
+        )
+    if explanation.score.overall is not None:
+        pairs = zip(PARTS, explanation.shares, strict=True)
+        terms = [f"{share:.2f} x {d} {getattr(explanation, d):.2f}" for d, share in pairs]
+        lines.append(f"overall {explanation.score.overall:.2f} = {' + '.join(terms)}")
+    return lines
 
 
 def draw_joint(axes: Axes, explanation: Explanation) -> None:
@@ -206,7 +219,7 @@ def make_page(explanation: Explanation) -> str:
         picture=as_base64(draw_explanation(explanation)),
         places=[brightest(one.merge()) for one in explanation.maps.fragments] if explanation.maps else [],
         dimensions=[(d, getattr(explanation.score, d)) for d in DIMENSIONS],
-        total=sum_of_parts(explanation) if explanation.fragments else "",
+        sums=sums(explanation),
         quality_words=QUALITY_WORDS,
         authenticity_words=AUTHENTICITY_WORDS,
     )

@@ -9,7 +9,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from mgs.dimensions import MOS_MAX, Prompt
+from mgs.dimensions import DIMENSIONS, MOS_MAX, Dimension, Prompt
 from mgs.engine.engine import Engine
 from mgs.errors import UserError
 from mgs.images.cuts import window_corners
@@ -17,10 +17,12 @@ from mgs.machine import exact_products
 from mgs.methods.fragments import split_prompt
 from mgs.methods.method import Method
 from mgs.methods.mgs import MGS, TOP_PATCHES, Similarities
-from mgs.methods.templates import AUTHENTICITY_AXIS, LEVELS, QUALITY_AXIS, joint_probability
+from mgs.methods.templates import joint_probability
 from mgs.prompts import clean_prompt
 from mgs.scoring.score import Score
 from mgs.scoring.score_maps import Box, ScoreMaps, map_scores
+
+PARTS = DIMENSIONS[:3]  # of overall
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,19 @@ class Explanation:
     """An image's scores and what they are made of. Patches are numbered from 0, row by row.
 
     - quality and authenticity are the expected levels of `joint`'s two marginals;
-    - correspondence = whole_share * whole + (1 - whole_share) * the fragments' scores, weighted.
+    - correspondence = whole_share * whole + (1 - whole_share) * the fragments' scores, weighted;
+    - overall is these three, weighted by `shares`.
+
+    The three are there whether `score` has them or not: a model gives what it was trained on; see `told`.
     """
 
     score: Score
     prompt: str
     pixels: Tensor  # uint8 (3, H, W), as the views were cut from it
     boxes: list[tuple[int, int, int]]  # each patch's (top, left, side) on it; without patches the whole image is one
+    quality: float
+    authenticity: float
+    shares: list[float]  # of quality, authenticity and correspondence in overall; they sum to 1
     joint: list[list[float]] | None  # probability by quality word (rows) and authenticity word; None if separate
     patch_quality: list[float]  # the quality score if all patches were like this one
     patch_authenticity: list[float]
@@ -61,18 +69,23 @@ class Explanation:
     maps: ScoreMaps | None  # None where the image tower shows no tokens: a ResNet, or open_clip's own code
 
     @property
-    def quality(self) -> float | None:
-        """The quality score, from `joint`; None where there is no joint grid."""
-        return None if self.joint is None else float(torch.tensor(self.joint).sum(AUTHENTICITY_AXIS) @ levels())
+    def told(self) -> list[Dimension]:
+        """Those of quality, authenticity and correspondence that are scored; all three where overall is."""
+        return [d for d in PARTS if self.score.overall is not None or getattr(self.score, d) is not None]
 
     @property
-    def authenticity(self) -> float | None:
-        """The authenticity score, from `joint`; None where there is no joint grid."""
-        return None if self.joint is None else float(torch.tensor(self.joint).sum(QUALITY_AXIS) @ levels())
+    def told_levels(self) -> list[Dimension]:
+        """Those of `told` that sentences on levels give."""
+        return [d for d in self.told if d != "correspondence"]
+
+    @property
+    def told_fragments(self) -> list[Fragment]:
+        """The prompt's fragments; none where no score is made of them."""
+        return self.fragments if "correspondence" in self.told else []
 
     @property
     def correspondence(self) -> float:
-        """The correspondence score, from the whole prompt and the fragments."""
+        """From the whole prompt and the fragments."""
         parts = sum(fragment.weight * fragment.score for fragment in self.fragments)
         return self.whole_share * self.whole + (1 - self.whole_share) * parts
 
@@ -109,6 +122,9 @@ def explain_picture(
         prompt=clean_prompt(prompt.text if prompt else ""),
         pixels=pixels.cpu(),
         boxes=boxes or [(0, 0, max(pixels.shape))],
+        quality=scores["quality"],
+        authenticity=scores["authenticity"],
+        shares=method.fusion.softmax(-1).tolist(),
         joint=None if templates == "separate" else grid.tolist(),
         patch_quality=quality.tolist(),
         patch_authenticity=authenticity.tolist(),
@@ -140,8 +156,3 @@ def describe_fragments(found: Similarities, prompt: Prompt) -> list[Fragment]:
         )
         for i, text in enumerate(texts)
     ]
-
-
-def levels() -> Tensor:
-    """The MOS that each word stands for, (5,)."""
-    return torch.tensor(LEVELS)

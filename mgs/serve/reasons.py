@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from mgs.methods.templates import AUTHENTICITY_WORDS, QUALITY_WORDS
-from mgs.scoring.explanation import Explanation
+from mgs.scoring.explanation import PARTS, Explanation
 from mgs.scoring.score_maps import ScoreMap
 
 LONGEST = 64  # pixels of a map's longer side: enough for what tokens tell, and a few kilobytes
@@ -25,6 +25,9 @@ def why(it: Explanation) -> dict[str, Any]:
         "joint": it.joint,
         "quality_words": list(QUALITY_WORDS),
         "authenticity_words": list(AUTHENTICITY_WORDS),
+        "quality": it.quality,
+        "authenticity": it.authenticity,
+        "shares": dict(zip(PARTS, it.shares, strict=True)),
         "patch_quality": it.patch_quality,
         "patch_authenticity": it.patch_authenticity,
         "whole": it.whole,

@@ -75,6 +75,9 @@ class Explanation(BaseModel):
     joint: list[list[float]] | None = Field(description="probability by quality word (rows) and authenticity word")
     quality_words: list[str]
     authenticity_words: list[str]
+    quality: float = Field(description="as in the scores; where these have none, since nobody trained it, all the same")
+    authenticity: float
+    shares: dict[Dimension, float] = Field(description="of quality, authenticity and correspondence in overall")
     patch_quality: list[float] = Field(description="the quality score if all patches were like this one")
     patch_authenticity: list[float]
     whole: float = Field(description="the whole prompt against the whole image")

@@ -2,7 +2,7 @@
 
 const $ = (selector) => document.querySelector(selector);
 const LOWEST = 3; // patches to mark
-const PATCH_SCORES = ["quality", "authenticity"]; // of which each patch has one of its own
+const LEVELS = ["quality", "authenticity"]; // of which each patch has one of its own
 const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]; // from less to more alike, also without colour vision
 const LOWERS = [230, 97, 1], RAISES = [94, 60, 153]; // a score
 const COARSE = 64; // pixels of the longer side, where a map is made of patches
@@ -37,24 +37,35 @@ export async function openReasons({ name, url, prompt }, load) {
 }
 
 function fill({ explanation, scores }, url) {
+  // A checkpoint scores what it was trained on; overall is made of all three.
+  const isTold = (dimension) => [scores[dimension], scores.overall].some((score) => score !== undefined);
   const image = $("#stage img");
   image.hidden = false;
   image.onerror = () => (image.hidden = true); // a kind of image that the browser cannot show
   image.src = url;
   $("#stage").style.setProperty("--ratio", explanation.size[1] / explanation.size[0]);
-  fillFragments(explanation);
-  fillJoint(explanation, scores);
-  for (const kind of PATCH_SCORES) {
+  fillFragments(explanation, scores, isTold("correspondence"));
+  fillJoint(explanation, LEVELS.filter(isTold));
+  for (const kind of LEVELS) {
     const button = $(`#show-${kind}`);
-    button.hidden = scores[kind] === undefined; // a checkpoint gives what it was trained on
+    button.hidden = !isTold(kind);
     button.onclick = () => showPatches(button, kind, explanation);
   }
-  $("#show-whole").hidden = !explanation.maps?.whole;
+  $("#show-whole").hidden = !explanation.maps?.whole || !isTold("correspondence");
   $("#show-whole").onclick = () => showWhole(explanation);
-  PATCH_SCORES.map((kind) => $(`#show-${kind}`)).find((button) => !button.hidden)?.click();
+  clearStage(); // of what lay over another image
+  document.querySelector(".switch button:not([hidden])")?.click();
 }
 
 // The image and what lies over it
+
+function clearStage() {
+  press(null);
+  label([], [], 0, [], "");
+  $("#stage-caption").textContent = "";
+  $(".ramp").hidden = true;
+  lay(null);
+}
 
 /** What raises and lowers a level; and what each patch would be scored alone, the three lowest marked. */
 function showPatches(button, kind, { boxes, maps, [`patch_${kind}`]: values }) {
@@ -185,8 +196,8 @@ function signedColour(share) {
 
 // The prompt's fragments, and the joint grid
 
-function fillFragments(explanation) {
-  $("#why-correspondence").hidden = !explanation.fragments.length;
+function fillFragments(explanation, scores, isTold) {
+  $("#why-correspondence").hidden = !explanation.fragments.length || !isTold;
   const items = explanation.fragments.map((fragment) => {
     const button = make("button", fragment.text, { type: "button", "aria-pressed": "false" });
     button.append(make("small", `weight ${fragment.weight.toFixed(2)}, score ${fragment.score.toFixed(2)}`));
@@ -196,11 +207,11 @@ function fillFragments(explanation) {
     return item;
   });
   $("#fragments").replaceChildren(...items);
-  $("#sum").textContent = writeSum(explanation);
+  $("#sum").textContent = [writeCorrespondence(explanation), ...writeOverall(explanation, scores)].join("\n");
 }
 
 /** Correspondence as the sum that makes it. */
-function writeSum({ correspondence, whole, whole_share: share, fragments }) {
+function writeCorrespondence({ correspondence, whole, whole_share: share, fragments }) {
   const total = `correspondence ${correspondence.toFixed(2)} = `;
   if (share === 1) return `${total}${whole.toFixed(2)}, the whole prompt against the whole image`;
   const parts = fragments.reduce((sum, fragment) => sum + fragment.weight * fragment.score, 0);
@@ -211,14 +222,20 @@ function writeSum({ correspondence, whole, whole_share: share, fragments }) {
   );
 }
 
+/** Overall as the sum that makes it; nothing where it is not scored. */
+function writeOverall({ shares, ...parts }, { overall }) {
+  if (overall === undefined) return [];
+  const terms = Object.entries(shares).map(([part, share]) => `${share.toFixed(2)} × ${part} ${parts[part].toFixed(2)}`);
+  return [`overall ${overall.toFixed(2)} = ${terms.join(" + ")}`];
+}
+
 /** The probabilities of the 25 pairs of words. */
-function fillJoint({ joint, quality_words: rows, authenticity_words: columns }, scores) {
-  $("#why-joint").hidden = !joint;
+function fillJoint({ joint, quality_words: rows, authenticity_words: columns, ...levels }, told) {
+  $("#why-joint").hidden = !joint || !told.length;
   if (!joint) return;
   const sums = { quality: "rows", authenticity: "columns" };
-  const told = PATCH_SCORES.filter((kind) => scores[kind] !== undefined);
   $("#joint-sum").textContent = told
-    .map((kind) => `The expected level of the ${sums[kind]} is ${kind}, ${scores[kind].toFixed(2)}.`)
+    .map((kind) => `The expected level of the ${sums[kind]} is ${kind}, ${levels[kind].toFixed(2)}.`)
     .join(" ");
   const most = Math.max(0.2, ...joint.flat());
   const head = make("tr");
