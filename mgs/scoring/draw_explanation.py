@@ -23,7 +23,7 @@ from mgs.scoring.explanation import PARTS, Explanation, Fragment
 
 COLUMNS = 4
 CAPTION_WIDTH = 130  # characters
-CELL = 2.9  # inches
+CELL, LINE = 2.9, 0.16  # inches, of a picture and of a line of the caption
 INK, COUNTED, SIGNED = "#222222", "#d55e00", "PuOr"
 TINY = 1e-12  # of a map that is 0 everywhere
 SIGNS = "levels: purple raises, orange lowers the score"
@@ -38,7 +38,8 @@ def draw_explanation(explanation: Explanation) -> Figure:
     """
     fragments, levels = explanation.told_fragments, explanation.told_levels
     rows = 1 + -(-(bool(fragments) + len(fragments)) // COLUMNS)
-    figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.35) * rows + 0.5), layout="constrained")
+    lines = caption(explanation)
+    figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.35) * rows + 0.5 + LINE * len(lines)), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -53,7 +54,7 @@ def draw_explanation(explanation: Explanation) -> Figure:
         draw_whole(next(places), explanation)
     for axes, fragment in zip(places, fragments, strict=False):
         draw_fragment(axes, explanation, fragment)
-    figure.suptitle("\n".join(caption(explanation)), fontsize=9)
+    figure.suptitle("\n".join(lines), fontsize=9)
     return figure
 
 
