@@ -3,7 +3,6 @@
 It trains the demo, three ablations of it, and nothing at all, then compares SRCC on the test drawings, the mean over
 seeds. Comparisons are paired: drawings of one prompt are drawn again together, 10,000 times (bootstrap). A difference
 whose 95 % interval contains zero is noise. The interval is about other test drawings, not about other seeds.
-"Several parts": the prompt is cut into three fragments or more.
 """
 
 from __future__ import annotations
@@ -76,9 +75,9 @@ def tell(test: pd.DataFrame, full: list[pd.DataFrame], other: list[pd.DataFrame]
         np.stack([table.loc[test.index, f"{dimension}_pred"].to_numpy() for table in tables])
         for tables in (full, other)
     )  # (seeds, drawings)
-    mine = srcc(theirs, mos)
+    its = srcc(theirs, mos)
     if np.array_equal(ours, theirs):
-        return f"{dimension} {mine:.3f}".ljust(44)
+        return f"{dimension} {its:.3f}".ljust(44)
     groups = list(test.groupby("prompt").indices.values())
     rng = np.random.default_rng(0)
     differences = []
@@ -87,7 +86,7 @@ def tell(test: pd.DataFrame, full: list[pd.DataFrame], other: list[pd.DataFrame]
         differences.append(srcc(ours[:, rows], mos[rows]) - srcc(theirs[:, rows], mos[rows]))
     low, high = np.quantile(differences, (0.025, 0.975))
     verdict = "noise" if low <= 0 <= high else "higher" if low > 0 else "lower"
-    return f"{dimension} {mine:.3f} ({srcc(ours, mos) - mine:+.3f} [{low:+.3f}, {high:+.3f}] {verdict})".ljust(44)
+    return f"{dimension} {its:.3f} ({srcc(ours, mos) - its:+.3f} [{low:+.3f}, {high:+.3f}] {verdict})".ljust(44)
 
 
 def srcc(predictions: NDArray[np.floating], mos: NDArray[np.floating]) -> float:

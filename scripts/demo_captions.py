@@ -51,7 +51,7 @@ WHOLE: Window = (0, 0, SIDE)
 
 @dataclass(frozen=True)
 class View:
-    """What a caption may say of a view (`shown`, `looks`, never empty), and all that is true of it."""
+    """What a caption may say of a view (`shown`, and `looks`, which is never empty), and all that is true of it."""
 
     shown: Content | None  # None where no group is wholly there
     looks: tuple[str, ...]
@@ -192,6 +192,8 @@ def take_some(content: Content, rng: np.random.Generator) -> Content:
 def choose(view: View, rng: np.random.Generator) -> list[str]:
     """A true caption, and some that are false since one thing in them differs; none where a view has none.
 
+    Of looks in 40 % of cases, and where no group is wholly in view; else of contents.
+
     They teach that every word counts: what is where, how often, in which colour.
     """
     if view.shown is None or rng.random() < 0.4:
@@ -234,7 +236,7 @@ def rivals(relation: str) -> tuple[str, ...]:
 
 
 def change(content: Content, rng: np.random.Generator) -> Content:
-    """The content with another colour, thing, number, place or setting; or with two colours or places swapped."""
+    """The content with another colour, thing, number, place, scene or medium; or with two colours swapped."""
     number = int(rng.integers(len(content.groups)))
     group, kind = content.groups[number], rng.random()
     if len(content.groups) > 1 and kind < 0.2:

@@ -23,8 +23,8 @@ SETTINGS = [[frozenset([name]) for name in table] for table in (SCENES, MEDIA)]
 class Lessons(nn.Module):
     """Linear layers that tell from embeddings what is in a view and in its patches. Only pre-training has them.
 
-    They are about what is seen, never about how good it is. One layer names the things of views and of patches, so
-    that both speak one language.
+    They ask what is seen and how strong each damage is, never for a score. One layer names the things of views and of
+    patches, so that both speak one language.
     """
 
     def __init__(self, width: int):

@@ -15,7 +15,7 @@ from mgs.errors import exit_on_user_error
 from mgs.scoring.draw_explanation import save_explanation
 
 WIDTH = 1200  # pixels
-PICTURES = {  # drawings, with a prompt of ours where one is to ask for what is not there
+PICTURES = {  # drawings, with a prompt of ours or None for their own
     "why": ("grainspire_test_0180.jpg", "a black apple, a red umbrella, an orange pear"),
     "why_houses": ("plainsong_test_0112.jpg", None),
     "why_boats": ("glimmer_test_0023.jpg", None),

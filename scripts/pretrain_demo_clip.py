@@ -1,6 +1,6 @@
 """Pre-train the demo's small CLIP on drawings and their captions, from nothing, on a CPU.
 
-    python -m scripts.pretrain_demo_clip --out mgs/assets/demo_clip.safetensors
+    python -m scripts.pretrain_demo_clip --out clip.safetensors
 
 Architecture and key names are OpenAI's; the file holds fp16 weights. Training is contrastive, on pictures that are
 drawn for contents of the pre-training part of the drawn world. No caption names just what a prompt of the demo's train,
@@ -228,7 +228,7 @@ def save(model: CLIP, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, train, examine, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("mgs/assets/demo_clip.safetensors"))
+    parser.add_argument("--out", type=Path, required=True, help="the file to write, *.safetensors")
     parser.add_argument("--pictures", type=int, default=16_000)
     parser.add_argument("--steps", type=int, default=11_000)
     parser.add_argument("--batch-size", type=int, default=64)

@@ -47,6 +47,7 @@ ASSET = Path(__file__).parents[1] / "mgs" / "assets" / "demo_clip.safetensors"
 MAX_ASSET_BYTES = 8_000_000
 FEW = {"train": 42, "val": 6, "test": 21}
 FEWEST = {"train": 6, "val": 3, "test": 6}
+ONE_EACH = {"train": 1, "val": 1, "test": 1}
 KNOWN = {"colour": 0.8, "shape": 0.6, "count": 0.2, "scene": 0.8}  # by chance 0.1, 0.02, 0.2, 0.07
 DIMENSIONS = ["quality", "authenticity", "correspondence"]
 SCENE = Content((Group("red", "house"), Group("blue", "cat", 2)), "left of", "grassy meadow", None, "golden light")
@@ -337,6 +338,16 @@ def test_an_older_dataset_is_never_overwritten(demo: Path) -> None:
     with pytest.raises(UserError, match="something in it"):
         write_demo(demo, sizes=FEW)
     assert all_files(demo) == before
+    with pytest.raises(UserError, match=r"train\.csv: is a file"):
+        write_demo(demo / "splits" / "prompt-disjoint" / "1" / "train.csv", sizes=FEW)
+
+
+def test_drawings_may_go_to_the_empty_folder_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_demo(Path(), sizes=ONE_EACH)
+    write_demo(tmp_path / "again", sizes=ONE_EACH)
+    again = all_files(tmp_path / "again")
+    assert {name: content for name, content in all_files(Path()).items() if not name.startswith("again")} == again
 
 
 def test_the_demo_clip_is_small_and_says_how_it_was_made() -> None:

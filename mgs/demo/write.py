@@ -72,19 +72,24 @@ def write_demo(root: Path, *, seed: int = 7, sizes: Mapping[str, int] | None = N
     Writes `images/*.jpg`, and under `splits/prompt-disjoint/` the `protocol.json` and `1/{train,val,test}.csv` with the
     columns image (relative to `root`), prompt, prompt_style, quality, authenticity, correspondence (MOS, 0-5) and
     generator. `sizes` gives the number of pictures per part (default `SIZES`). Raises `UserError` if `root`
-    is not empty: an older dataset is never overwritten.
+    is a file or a folder that is not empty: an older dataset is never overwritten.
     """
     root = Path(root)
-    if root.exists() and any(root.iterdir()):
+    is_there = root.exists()
+    if is_there and not root.is_dir():
+        raise UserError(f"{root}: is a file; name a new folder for the demo")
+    if is_there and any(root.iterdir()):
         raise UserError(f"{root}: has something in it already; remove it, or name a new folder for the demo")
     root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=".demo.", dir=root if is_there else root.parent))
     try:
         _write_parts(unfinished, seed, SIZES if sizes is None else sizes, workers)
         unfinished.chmod(0o755)  # mkdtemp lets only its owner read it
-        if root.exists():
-            root.rmdir()
-        unfinished.rename(root)
+        if is_there:  # it stays, since it may be where the user is
+            for folder in sorted(unfinished.iterdir()):  # the tables last
+                folder.rename(root / folder.name)
+        else:
+            unfinished.rename(root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
