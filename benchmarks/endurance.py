@@ -55,7 +55,11 @@ def kill(times: int, seed: int) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "configs").symlink_to(REPOSITORY / "configs")
-        write_demo(folder / "data/demo")
+        drawn = REPOSITORY / "data/demo"
+        if not drawn.exists():
+            write_demo(drawn)
+        (folder / "data").mkdir()
+        (folder / "data/demo").symlink_to(drawn)
         unbroken = finish(folder)
         shutil.rmtree(folder / "runs")
         kills, forward, ends, equal, begun = 0, 0, 0, 0, time.monotonic()
